@@ -1,0 +1,134 @@
+"""The catalog in memory: every toolkit of the shipped folder and of ``JACKFIELD_TOOLKITS_DIR``.
+
+Loaded once a process, at first use. Each file stands alone; a file of a further folder replaces a shipped one of the same
+slug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from django.conf import settings
+from pydantic import ValidationError
+
+from .spec import Tool, Toolkit
+
+CATALOG_DIR = Path(__file__).parent / "catalog"
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class FileFault:
+    """One thing wrong with one file of the catalog."""
+
+    file: Path
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file.name}: {self.key}: {self.message}" if self.key else f"{self.file.name}: {self.message}"
+
+
+class _UniqueKeyLoader(_Loader):  # type: ignore[misc] # the C loader is Any without its stubs
+    """YAML 1.1 permits a key to be given twice; a toolkit file does not."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def folders() -> list[Path]:
+    return [CATALOG_DIR, *(Path(folder) for folder in settings.JACKFIELD_TOOLKITS_DIR)]
+
+
+def files() -> Iterator[Path]:
+    for folder in folders():
+        yield from sorted(folder.glob("*.yaml"))
+
+
+def read_file(path: Path) -> tuple[Toolkit | None, list[FileFault]]:
+    """Parses one file; gives the toolkit, or every fault that was found in it."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - derives from the safe one
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        return None, [FileFault(path, "", " ".join(str(error).split()))]
+    toolkit, faults = parse(data)
+    found = [FileFault(path, key, message) for key, message in faults]
+    if toolkit is not None and toolkit.slug != path.stem:
+        found.append(FileFault(path, "slug", f"{toolkit.slug} is not the name of the file"))
+    return (None if found else toolkit), found
+
+
+def parse(data: Any) -> tuple[Toolkit | None, list[tuple[str, str]]]:
+    """Parses what a file, or a row of the same schema, says; gives the toolkit, or every fault as (key, message)."""
+    try:
+        return Toolkit.model_validate(data), []
+    except ValidationError as error:
+        faults: list[tuple[str, str]] = []
+        for item in error.errors(include_url=False, include_context=False):
+            key = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            for line in message.splitlines():
+                own_key, separator, rest = line.partition(": ")
+                faults.append((own_key, rest) if not key and separator else (key, line))
+        return None, faults
+
+
+class Catalog:
+    """Toolkits by slug and tools by public name."""
+
+    def __init__(self, toolkits: dict[str, Toolkit]) -> None:
+        self.toolkits = toolkits
+        self.tools: dict[str, tuple[Toolkit, Tool]] = {}
+        for toolkit in toolkits.values():
+            for tool in toolkit.tools:
+                self.tools[toolkit.public_name(tool)] = (toolkit, tool)
+                self.tools[f"{toolkit.slug}.{tool.slug}"] = (toolkit, tool)
+
+    def get(self, slug: str) -> Toolkit | None:
+        return self.toolkits.get(slug)
+
+    def find_tool(self, name: str) -> tuple[Toolkit, Tool] | None:
+        """A tool by its public name (``GMAIL_SEND_EMAIL``, any case) or as ``gmail.send_email``."""
+        return self.tools.get(name) or self.tools.get(name.upper())
+
+    def curated(self) -> list[Toolkit]:
+        ranked = [(toolkit.curated, toolkit) for toolkit in self.toolkits.values() if toolkit.curated is not None]
+        return [toolkit for _, toolkit in sorted(ranked, key=lambda pair: pair[0])]
+
+    def search(self, text: str) -> list[Toolkit]:
+        """Toolkits whose slug or name has the text in it, in any case; best match first."""
+        wanted = text.strip().casefold()
+        ranked = []
+        for toolkit in self.toolkits.values():
+            slug, name = toolkit.slug, toolkit.name.casefold()
+            if wanted in slug or wanted in name:
+                exact = wanted in {slug, name}
+                starts = slug.startswith(wanted) or name.startswith(wanted)
+                ranked.append((not exact, not starts, toolkit.curated or 1_000, name, toolkit))
+        return [row[-1] for row in sorted(ranked, key=lambda row: row[:-1])]
+
+
+@lru_cache(maxsize=1)
+def catalog() -> Catalog:
+    """The catalog of this process. A faulty file is left out; ``manage.py check`` says what is wrong with it."""
+    found: dict[str, Toolkit] = {}
+    for path in files():
+        toolkit, _ = read_file(path)
+        if toolkit is not None:
+            found[toolkit.slug] = toolkit
+    return Catalog(dict(sorted(found.items())))
+
+
+def reload() -> None:
+    catalog.cache_clear()
