@@ -107,11 +107,13 @@ def build(
     for name, parameter in tool.parameters.items():
         if name in params:
             writer.put(name, parameter, params[name])
+        elif parameter.into == "path" and "default" in parameter.json_schema:
+            writer.put(name, parameter, parameter.json_schema["default"])
     writer.finish()
     path = writer.path()
     headers = {name: fill(value, variables) for name, value in toolkit.headers.items()}
     headers |= tool.fixed_headers | writer.headers
-    if writer.content_type:
+    if writer.content_type and not any(name.lower() == "content-type" for name in writer.headers):
         headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
         headers["Content-Type"] = writer.content_type
     return Request(

@@ -254,6 +254,8 @@ class Parameter(BaseModel):
     as: the name on the wire where it is not the parameter's own. For ``body`` it may be a pointer into the JSON body
     (``/start/dateTime``), and ``""`` makes the value the whole body.
     style: how a list is written into the query or a form: ``repeat`` (a=1&a=2), ``brackets`` (a[]=1), ``comma``, ``json``.
+    A ``default`` of a path parameter fills the path where the parameter is absent; elsewhere it only tells the vendor's own.
+    A header parameter ``Content-Type`` names the type of a ``raw`` body.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, ignored_types=(cached_property,))
