@@ -1,0 +1,90 @@
+"""The peers as pytest fixtures: one of each per worker, started on first use.
+
+Use by `pytest_plugins = ["tests.peers.fixtures"]` in the root conftest. A peer this machine cannot have skips its tests
+by name; where the environment says CI, it fails them.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NoReturn, TypeVar
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.peers.chromium import FLAGS, find_chromium
+from tests.peers.emulate import Emulate
+from tests.peers.oidc import OidcProvider
+from tests.peers.postgres import Postgres
+from tests.peers.process import Peer, PeerUnavailable
+from tests.peers.upstream import Upstream
+from tests.peers.valkey import Valkey
+
+P = TypeVar("P", bound=Peer)
+
+
+def cannot_have(what: str, why: str) -> NoReturn:
+    message = f"NO {what.upper()} ON THIS MACHINE, so this was NOT tested: {why}"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def _serve(peer: P) -> Iterator[P]:
+    try:
+        peer.start()
+    except PeerUnavailable as error:
+        cannot_have(peer.name, str(error))
+    try:
+        yield peer
+    finally:
+        peer.stop()
+
+
+@pytest.fixture(scope="session")
+def emulate() -> Iterator[Emulate]:
+    """GitHub, Google, Slack, Microsoft. `allow(redirect_uri)` before a flow that comes back to a port of its own."""
+    yield from _serve(Emulate())
+
+
+@pytest.fixture(scope="session")
+def oidc_provider() -> Iterator[OidcProvider]:
+    """Strict OAuth; `reset()` it first, other tests count and break it too."""
+    yield from _serve(OidcProvider())
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """An empty PostgreSQL, beside whatever database the suite runs on."""
+    yield from _serve(Postgres())
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """Broker and cache."""
+    yield from _serve(Valkey())
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """The API that misbehaves; `reset()` it before counting."""
+    yield from _serve(Upstream())
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser; make a `new_context()` per test, since contexts share nothing.
+
+    Playwright's synchronous API keeps an event loop running in this thread, which Django takes for asynchronous code
+    and refuses the ORM in; the variable says that we know better. It must stay set until the browser is gone.
+    """
+    binary = find_chromium()
+    if binary is None:
+        cannot_have("Chromium", "not on the PATH, and JACKFIELD_CHROMIUM names none")
+    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        yield browser
+        browser.close()
+    if before is None:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
