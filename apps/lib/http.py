@@ -1,0 +1,388 @@
+"""The only outbound client: libcurl, one handle a thread, with its connections kept open.
+
+Addresses are judged where the socket is opened (`apps.lib.egress`), so that DNS cannot change between check and connect.
+Every outside failure is mapped to `apps.lib.errors` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import certifi
+import pycurl
+import requests
+from requests.adapters import BaseAdapter
+
+from . import egress
+from .errors import AddressRefused, AnswerTooLarge, TimedOut, Unreachable
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+TOTAL_TIMEOUT = 30.0
+MAX_ANSWER = 10 * 1024 * 1024
+MAX_HEADERS = 256 * 1024
+MAX_REDIRECTS = 5
+MAX_RETRIES = 2
+LONGEST_WAIT = 2.0  # seconds of Retry-After that are waited for; a longer one is answered
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+USER_AGENT = "Jackfield/0.1"
+
+# No byte of the request left us in these cases, so that any method may be tried again.
+NEVER_SENT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_HOST})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. ``seconds`` is the time of the last try, ``tries`` how many there were."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    url: str
+    seconds: float = 0.0
+    tries: int = 1
+
+    def header(self, name: str, default: str = "") -> str:
+        wanted = name.lower()
+        return next((value for key, value in self.headers if key.lower() == wanted), default)
+
+    @property
+    def content_type(self) -> str:
+        return self.header("content-type").partition(";")[0].strip().lower()
+
+    @property
+    def charset(self) -> str:
+        for part in self.header("content-type").split(";")[1:]:
+            key, _, value = part.strip().partition("=")
+            if key.lower() == "charset":
+                return value.strip("\"' ") or "utf-8"
+        return "utf-8"
+
+    @property
+    def text(self) -> str:
+        try:
+            return self.body.decode(self.charset, errors="replace")
+        except LookupError:
+            return self.body.decode("utf-8", errors="replace")
+
+
+@dataclass
+class Outgoing:
+    """One outbound request. ``sensitive`` names the headers that must not follow a redirect to another origin."""
+
+    method: str
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    timeout: float = TOTAL_TIMEOUT
+    connect_timeout: float = CONNECT_TIMEOUT
+    max_bytes: int = MAX_ANSWER
+    follow: bool = True
+    safe: bool = False
+    retry_statuses: frozenset[int] = frozenset()
+    sensitive: frozenset[str] = frozenset({"authorization", "cookie"})
+    # Where a credential stands in the query, a redirect elsewhere may carry it on: then no redirect is followed.
+    secret_in_url: bool = False
+
+
+def send(outgoing: Outgoing) -> Answer:
+    """Sends, follows redirects of GET and HEAD, and tries again what is safe to repeat.
+
+    ``safe`` requests are repeated after a network error or one of ``retry_statuses``, at most twice, waiting for a
+    Retry-After of up to two seconds; others only where no byte was sent. Everything ends within ``timeout`` seconds.
+    Raises `Unreachable` or a class below it.
+    """
+    deadline = time.monotonic() + outgoing.timeout
+    for attempt in range(MAX_RETRIES + 1):
+        last = attempt == MAX_RETRIES
+        try:
+            answer = _follow(outgoing, deadline)
+        except (TimedOut, AnswerTooLarge, AddressRefused):
+            raise
+        except Unreachable as error:
+            never_sent = getattr(error, "curl_code", None) in NEVER_SENT
+            if last or not (outgoing.safe or never_sent) or not _wait(_backoff(attempt), deadline):
+                raise
+            continue
+        if last or not outgoing.safe or answer.status not in outgoing.retry_statuses:
+            return _counted(answer, attempt)
+        wait = retry_after(answer)
+        wait = _backoff(attempt) if wait is None else wait
+        if wait > LONGEST_WAIT or not _wait(wait, deadline):
+            return _counted(answer, attempt)
+    raise AssertionError("the loop returns or raises")
+
+
+def _counted(answer: Answer, attempt: int) -> Answer:
+    return Answer(answer.status, answer.headers, answer.body, answer.url, answer.seconds, attempt + 1)
+
+
+def _backoff(attempt: int) -> float:
+    return float(0.2 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+
+
+def _wait(seconds: float, deadline: float) -> bool:
+    if time.monotonic() + seconds >= deadline:
+        return False
+    time.sleep(seconds)
+    return True
+
+
+def retry_after(answer: Answer, header: str = "Retry-After") -> int | None:
+    """Seconds of a Retry-After (RFC 9110 section 10.2.3: a number, or a date); None where there is none."""
+    value = answer.header(header).strip()
+    if not value:
+        return None
+    try:
+        return max(0, min(int(float(value)), 10**9))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return max(0, int(parsedate_to_datetime(value).timestamp() - time.time()) + 1)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _follow(outgoing: Outgoing, deadline: float) -> Answer:
+    url, headers, method, body = outgoing.url, outgoing.headers, outgoing.method, outgoing.body
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = _perform(outgoing, method, url, headers, body, deadline)
+        location = answer.header("location")
+        if not outgoing.follow or answer.status not in REDIRECTS or not location or outgoing.secret_in_url:
+            return answer
+        target = urljoin(url, location)
+        if urlsplit(target).scheme not in {"http", "https"}:
+            raise AddressRefused("The provider redirects to an address that is not http or https.")
+        same = _origin(target) == _origin(url)
+        if method not in {"GET", "HEAD"} and not (answer.status in {307, 308} and same):
+            return answer
+        if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
+            raise AddressRefused("The provider redirects from https to http.")
+        if not same:
+            headers = {name: value for name, value in headers.items() if name.lower() not in outgoing.sensitive}
+        url = target
+    raise Unreachable("The provider redirects too often.")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+class _Handle(threading.local):
+    """This thread's curl handle: reset between requests, which keeps its open connections."""
+
+    def __init__(self) -> None:
+        self.curl = pycurl.Curl()
+
+
+_handle = _Handle()
+
+
+class _Exchange:
+    """The callbacks of one request."""
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        self.host = urlsplit(url).hostname or ""
+        self.max_bytes = max_bytes
+        self.body = io.BytesIO()
+        self.size = 0
+        self.header_size = 0
+        self.header_lines: list[bytes] = []
+        self.too_large = False
+        self.refused = ""
+
+    def open_socket(self, purpose: int, address: Any) -> Any:
+        family, kind, protocol, target = address
+        ip, port = (target[0], target[1]) if isinstance(target, tuple) else (str(target), 0)
+        if not egress.is_permitted(ip, port, host=self.host):
+            self.refused = ip
+            return pycurl.SOCKET_BAD
+        opened = socket.socket(family, kind, protocol)
+        if kind == socket.SOCK_STREAM:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
+
+    def on_header(self, line: bytes) -> None:
+        if line.startswith(b"HTTP/"):
+            self.header_lines.clear()  # an informational answer (1xx) came first
+        self.header_size += len(line)
+        if self.header_size <= MAX_HEADERS:
+            self.header_lines.append(line)
+
+    def on_body(self, chunk: bytes) -> int:
+        self.size += len(chunk)
+        if self.size > self.max_bytes:
+            self.too_large = True
+            return 0  # anything but the chunk's length stops the transfer
+        self.body.write(chunk)
+        return len(chunk)
+
+    def headers(self) -> Iterator[tuple[str, str]]:
+        for line in self.header_lines[1:]:
+            name, separator, value = line.decode("latin-1").partition(":")
+            if separator:
+                yield name.strip(), value.strip()
+
+
+def _perform(
+    outgoing: Outgoing, method: str, url: str, headers: dict[str, str], body: bytes | None, deadline: float
+) -> Answer:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimedOut
+    exchange = _Exchange(url, outgoing.max_bytes)
+    curl = _handle.curl
+    curl.reset()
+    started = time.monotonic()
+    try:
+        _prepare(curl, exchange, outgoing, method, url, headers, body, remaining)
+        curl.perform()
+    except UnicodeError:
+        raise AddressRefused("The address is not a valid URL.") from None
+    except pycurl.error as error:
+        raise _failure(exchange, error) from None
+    status = int(curl.getinfo(pycurl.RESPONSE_CODE))
+    return Answer(status, list(exchange.headers()), exchange.body.getvalue(), url, time.monotonic() - started)
+
+
+def _prepare(
+    curl: Any,
+    exchange: _Exchange,
+    outgoing: Outgoing,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    remaining: float,
+) -> None:
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise AddressRefused("Only http and https are called.")
+    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
+    names = {name.lower() for name in headers}
+    if "user-agent" not in names:
+        lines.append(f"User-Agent: {USER_AGENT}")
+    if "accept" not in names:
+        lines.append("Accept: */*")
+    lines.append("Expect:")  # no wait for 100-continue
+    curl.setopt(pycurl.URL, url.encode())
+    curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.PROXY, "")  # libcurl would read http_proxy, past the address check
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.CAINFO, certifi.where())
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(min(outgoing.connect_timeout, remaining) * 1000) or 1)
+    curl.setopt(pycurl.TIMEOUT_MS, int(remaining * 1000) or 1)
+    curl.setopt(pycurl.ACCEPT_ENCODING, "gzip, deflate")
+    curl.setopt(pycurl.MAXFILESIZE, outgoing.max_bytes)
+    curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header)
+    curl.setopt(pycurl.WRITEFUNCTION, exchange.on_body)
+    if method == "HEAD":
+        curl.setopt(pycurl.NOBODY, 1)
+    elif body is not None or method in {"POST", "PUT", "PATCH"}:
+        curl.setopt(pycurl.POST, 1)
+        curl.setopt(pycurl.POSTFIELDS, body or b"")
+        curl.setopt(pycurl.CUSTOMREQUEST, method)
+        if "content-type" not in names:
+            lines.append("Content-Type:")  # libcurl would call it a form
+    elif method != "GET":
+        curl.setopt(pycurl.CUSTOMREQUEST, method)
+    curl.setopt(pycurl.HTTPHEADER, [line.encode() for line in lines])
+
+
+def _failure(exchange: _Exchange, error: pycurl.error) -> Unreachable:
+    code, detail = int(error.args[0]), str(error.args[1] if len(error.args) > 1 else "")
+    found: Unreachable
+    if exchange.refused:
+        found = AddressRefused()
+    elif exchange.too_large or code == pycurl.E_FILESIZE_EXCEEDED:
+        found = AnswerTooLarge()
+    elif code == pycurl.E_OPERATION_TIMEDOUT:
+        found = TimedOut()
+    elif code in {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL}:
+        found = AddressRefused("The address is not a valid URL.")
+    else:
+        found = Unreachable(f"The provider could not be reached: {_sentence(code, detail)}")
+    found.curl_code = code  # type: ignore[attr-defined] # read by `send` alone
+    return found
+
+
+def _sentence(code: int, detail: str) -> str:
+    known = {
+        pycurl.E_COULDNT_RESOLVE_HOST: "its name does not resolve.",
+        pycurl.E_COULDNT_CONNECT: "it accepts no connection.",
+        pycurl.E_GOT_NOTHING: "it closed the connection without an answer.",
+        pycurl.E_RECV_ERROR: "the connection broke.",
+        pycurl.E_SEND_ERROR: "the connection broke.",
+        pycurl.E_PARTIAL_FILE: "its answer broke off.",
+        pycurl.E_PEER_FAILED_VERIFICATION: "its certificate is not valid.",
+    }
+    return known.get(code) or f"{detail[:200] or 'network error'} (curl {code})."
+
+
+class CurlAdapter(BaseAdapter):
+    """Lets requests (and with it requests-oauthlib) speak through this client."""
+
+    def __init__(self, *, timeout: float = 10.0, max_bytes: int = 1024 * 1024) -> None:
+        super().__init__()
+        self.timeout = timeout
+        self.max_bytes = max_bytes
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        body = request.body
+        answer = send(
+            Outgoing(
+                method=request.method or "GET",
+                url=request.url or "",
+                headers={str(name): _text(value) for name, value in request.headers.items() if name != "Content-Length"},
+                body=body.encode() if isinstance(body, str) else body,  # type: ignore[arg-type] # requests-oauthlib gives text or bytes
+                timeout=self.timeout,
+                max_bytes=self.max_bytes,
+                follow=False,
+            )
+        )
+        response = requests.Response()
+        response.status_code = answer.status
+        response.reason = http.client.responses.get(answer.status, "")
+        response.url = answer.url
+        response.request = request
+        response.headers.update(dict(answer.headers))
+        response._content = answer.body
+        response.encoding = answer.charset
+        return response
+
+    def close(self) -> None:
+        """Nothing to close: connections belong to the thread's handle."""
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def mount(session: requests.Session, *, timeout: float = 10.0) -> requests.Session:
+    """Sends all of a requests session through this client, environment and redirects ignored."""
+    adapter = CurlAdapter(timeout=timeout)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    session.trust_env = False
+    return session

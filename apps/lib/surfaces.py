@@ -1,0 +1,54 @@
+"""Which paths are API, and the short way through Django for them.
+
+Nothing under these prefixes uses sessions, cookies, messages or templates: their requests skip that middleware, and
+whatever goes wrong outside of a view (an unknown path, a bad host) is answered in the surface's own envelope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, resolve
+
+from . import errors
+from .api import INTEGRATIONS, Envelope, as_failure, envelope_for
+
+ENVELOPES: tuple[tuple[str, Envelope], ...] = (("/v1/", INTEGRATIONS), ("/api/", INTEGRATIONS))
+PAGES = "callback"  # GET …/integrations/callback answers a browser: it may need the cookie, and shows pages
+
+
+class ApiMiddleware:
+    """Answers API requests without the middleware of pages."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        envelope = envelope_for(request.path_info, ENVELOPES)
+        if envelope is None or request.path_info.endswith(PAGES):
+            return self.get_response(request)
+        return answer(request, envelope)
+
+
+def answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:
+    try:
+        request.get_host()
+        match = resolve(request.path_info)
+        request.resolver_match = match
+        response: HttpResponseBase = match.func(request, *match.args, **match.kwargs)
+        if hasattr(response, "render") and callable(response.render):
+            response = response.render()
+    except Resolver404:
+        return envelope.render(errors.NotFound("There is no such path."))
+    except DisallowedHost:
+        return envelope.render(errors.InvalidInput({"host": ["This installation does not answer to that host."]}))
+    except Exception as error:
+        return envelope.render(as_failure(error))
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+

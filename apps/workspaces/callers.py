@@ -1,0 +1,180 @@
+"""Who calls: from the headers of an API request to a `Caller`, in one SELECT for a project's key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from django.http import HttpRequest
+
+from apps.lib import errors
+from apps.lib.api import client_ip
+
+from . import tokens
+from .audit import Actor
+from .models import SCOPES, ApiKey, Membership, Plan, Project, Role, User, Workspace
+from .services import clean_user_id
+
+ROLE_SCOPES = {
+    Role.OWNER: frozenset({*SCOPES, "delete"}),
+    Role.ADMIN: frozenset({*SCOPES, "delete"}),
+    Role.DEVELOPER: frozenset(set(SCOPES) - {"secrets"}),
+    Role.VIEWER: frozenset[str](),
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls a project's API, and what they may.
+
+    ``user_id`` is set where the key or token is bound to one end user: then nothing else may be named.
+    """
+
+    kind: str  # key | end_user | member
+    project: Project
+    scopes: frozenset[str]
+    actor: Actor
+    user_id: str | None = None
+    key: ApiKey | None = None
+    toolkits: frozenset[str] = field(default_factory=frozenset)
+    role: str = ""
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.project.workspace
+
+    @property
+    def plan(self) -> Plan:
+        return self.project.workspace.plan
+
+    @property
+    def quota_id(self) -> str:
+        """What the limit of calls a minute is counted by."""
+        return f"key:{self.key.pk}" if self.key else f"{self.kind}:{self.user_id or self.actor.name}"
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes
+
+    def require(self, *scopes: str, reading: bool = False) -> None:
+        """Raises `NotPermitted` without one of the scopes; a viewer may read."""
+        if self.kind == "member" and reading:
+            return
+        if not any(scope in self.scopes for scope in scopes):
+            needed = " or ".join(scopes)
+            raise errors.NotPermitted(
+                f"This needs the scope {needed}.", remediation=f"Use a key with the scope {needed}."
+            )
+
+    def may_use(self, toolkit: str) -> bool:
+        return not self.toolkits or toolkit in self.toolkits
+
+    def require_toolkit(self, toolkit: str) -> None:
+        if not self.may_use(toolkit):
+            raise errors.NotPermitted(
+                f"This key may not use the toolkit {toolkit}.", remediation="Use a key that names this toolkit."
+            )
+
+    def for_user(self, named: object = None, header: str = "") -> str | None:
+        """The end user that the call is for: bound to the caller, else the header or the body. None: nobody."""
+        if self.user_id is not None:
+            return self.user_id
+        if named is not None:
+            return clean_user_id(named)
+        return clean_user_id(header, "X-End-User") if header else None
+
+
+def credentials_of(request: HttpRequest) -> tuple[str, str]:
+    """(JWT, key) as sent; a Bearer value of three dot-separated parts is a JWT, anything else a key.
+
+    Raises `AuthRequired` where neither was sent.
+    """
+    scheme, _, value = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    bearer = value.strip() if scheme.lower() == "bearer" else ""
+    key = request.META.get("HTTP_X_API_KEY", "").strip()
+    if bearer.count(".") == 2:
+        return bearer, key
+    if bearer or key:
+        return "", bearer or key
+    raise errors.AuthRequired
+
+
+def identify(request: HttpRequest, project_id: str) -> Caller:
+    """The caller of a project's route.
+
+    Raises a class of `Unauthenticated`; `NotFound` for a project that is not the caller's.
+    """
+    jwt, key = credentials_of(request)
+    if jwt:
+        # With both a JWT and a key the JWT decides, and a bad one is not made good by the key.
+        if tokens.is_member_token(jwt):
+            return _member(jwt, project_id, request)
+        return _end_user(jwt, project_id, request)
+    return _key(key, project_id, request)
+
+
+def _key(secret: str, project_id: str, request: HttpRequest) -> Caller:
+    key = find_key(secret)
+    project = key.project
+    if project is None:
+        project = Project.objects.filter(pk=project_id, workspace=key.workspace_id).first()
+    if project is None or project.pk != project_id:
+        raise errors.NotFound
+    project.workspace = key.workspace
+    return Caller(
+        kind="key",
+        project=project,
+        scopes=frozenset(key.scopes),
+        actor=Actor(f"key:{key.pk} {key.name}", client_ip(request)),
+        user_id=key.end_user.external_id if key.end_user else None,
+        key=key,
+        toolkits=frozenset(key.toolkits),
+    )
+
+
+def find_key(secret: str) -> ApiKey:
+    """The usable key, its workspace, plan, project and user joined. Raises `InvalidApiKey`."""
+    key = (
+        ApiKey.objects.filter(digest=ApiKey.digest_of(secret))
+        .select_related("workspace__plan", "project", "end_user")
+        .first()
+    )
+    if key is None or not key.is_usable():
+        raise errors.InvalidApiKey
+    return key
+
+
+def _end_user(jwt: str, project_id: str, request: HttpRequest) -> Caller:
+    project = Project.objects.filter(pk=project_id).select_related("workspace__plan").first()
+    if project is None:
+        raise errors.InvalidUserToken
+    claims = tokens.verify_user_token(project, jwt)
+    return Caller(
+        kind="end_user",
+        project=project,
+        scopes=frozenset({"connect", "execute", "runs"}),
+        actor=Actor(f"end-user:{claims.user_id}", client_ip(request)),
+        user_id=claims.user_id,
+        role=claims.role,
+    )
+
+
+def _member(jwt: str, project_id: str, request: HttpRequest) -> Caller:
+    user = tokens.verify_member_token(jwt)
+    project = Project.objects.filter(pk=project_id).select_related("workspace__plan").first()
+    role = role_in(user, project.workspace_id) if project else None
+    if project is None or role is None:
+        raise errors.NotFound
+    return Caller(
+        kind="member",
+        project=project,
+        scopes=ROLE_SCOPES[Role(role)],
+        actor=Actor(f"user:{user.email}", client_ip(request)),
+        role=role,
+    )
+
+
+def role_in(user: User, workspace_id: object, roles: Iterable[str] = ()) -> str | None:
+    """The person's role in a workspace; an installation's superuser is an owner everywhere."""
+    if user.is_superuser:
+        return Role.OWNER
+    return Membership.objects.filter(user=user, workspace=workspace_id).values_list("role", flat=True).first()

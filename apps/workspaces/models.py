@@ -1,0 +1,295 @@
+"""Who there is: people, tenants, projects, their end users, and the keys with which they call."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from apps.lib import ids
+from apps.lib.vault import Sealing
+
+KEY_PREFIX = "jf_sk_"
+SCOPES = ("admin", "connect", "execute", "runs", "secrets")
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        return self.get(email__iexact=username or "")
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person who signs in, by e-mail."""
+
+    email = models.EmailField(unique=True)
+    name = models.CharField(max_length=150, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField("may use the admin", default=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    def __str__(self) -> str:
+        return self.email
+
+    def get_full_name(self) -> str:
+        return self.name or self.email
+
+    def get_short_name(self) -> str:
+        return self.name or self.email.partition("@")[0]
+
+
+class Plan(models.Model):
+    """Limits of a workspace; an empty limit is none."""
+
+    name = models.CharField(max_length=60, unique=True)
+    connections = models.PositiveIntegerField("connections", null=True, blank=True)
+    keys = models.PositiveIntegerField("keys", null=True, blank=True)
+    calls_per_minute = models.PositiveIntegerField("calls a minute and key", null=True, blank=True)
+    calls_per_day = models.PositiveIntegerField("calls a day (UTC)", null=True, blank=True)
+    concurrent_runs = models.PositiveIntegerField("concurrent runs", null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Role(models.TextChoices):
+    OWNER = "owner", "Owner"
+    ADMIN = "admin", "Admin"
+    DEVELOPER = "developer", "Developer"
+    VIEWER = "viewer", "Viewer"
+
+
+class WorkspaceQuerySet(models.QuerySet["Workspace"]):
+    def of(self, user: Any, *roles: str) -> WorkspaceQuerySet:
+        """Those the person is a member of, in one of the roles where any is named; all for a superuser."""
+        if user.is_superuser:
+            return self
+        wanted = Q(memberships__user=user)
+        if roles:
+            wanted &= Q(memberships__role__in=roles)
+        return self.filter(wanted)
+
+
+class Workspace(models.Model):
+    """A tenant."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="workspaces")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = WorkspaceQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A person in a workspace, in one role."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=20, choices=Role.choices, default=Role.DEVELOPER)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["workspace", "user"], name="one_membership_a_workspace")]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role})"
+
+
+class Project(models.Model):
+    """One product of a workspace."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.project_id, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="projects")
+    name = models.CharField(max_length=100, validators=[RegexValidator(r"^[^/]+$", "A name has no slash.")])
+    logo_url = models.URLField("logo", blank=True, max_length=500)
+    colour = models.CharField(
+        max_length=7, default="#4f46e5", validators=[RegexValidator(r"^#[0-9a-fA-F]{6}$", "Like #4f46e5.")]
+    )
+    allowed_origins = models.JSONField(
+        default=list, blank=True, help_text="Origins that return URLs may lead to: https://app.example"
+    )
+    confirm_connections = models.BooleanField(
+        default=False, help_text="New connections stay inactive until the integrator confirms them."
+    )
+    settings = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["workspace", "name"], name="project_name_in_workspace")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JwtIssuer(Sealing, models.Model):
+    """Who may sign tokens for a project's end users, and how they are checked (RFC 7519, RFC 8725)."""
+
+    SEALED = ("secret",)
+
+    class Method(models.TextChoices):
+        HS256 = "HS256", "Shared secret (HS256)"
+        RS256 = "RS256", "Public key (RS256)"
+        ES256 = "ES256", "Public key (ES256)"
+        EDDSA = "EdDSA", "Public key (EdDSA)"
+        JWKS = "JWKS", "JWKS URL (RS256, ES256, EdDSA)"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="jwt_issuers")
+    method = models.CharField(max_length=10, choices=Method.choices)
+    issuer = models.CharField("issuer (iss)", max_length=255, help_text="Must equal the token's iss claim.")
+    audience = models.CharField("audience (aud)", max_length=255, blank=True)
+    secret = models.TextField(blank=True, editable=False)
+    public_key = models.TextField(blank=True, help_text="PEM")
+    jwks_url = models.URLField("JWKS URL", blank=True, max_length=500)
+    user_claim = models.CharField(max_length=60, default="sub")
+    role_claim = models.CharField(max_length=60, blank=True)
+    leeway = models.PositiveIntegerField("clock leeway in seconds", default=30)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "issuer"], name="issuer_in_project")]
+
+    def __str__(self) -> str:
+        return self.issuer
+
+
+class EndUser(models.Model):
+    """A person of the integrator's product, known by the integrator's own id."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="end_users")
+    external_id = models.CharField("id", max_length=255)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "external_id"], name="end_user_in_project")]
+
+    def __str__(self) -> str:
+        return self.external_id
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def usable(self) -> ApiKeyQuerySet:
+        """Neither revoked nor expired."""
+        return self.filter(revoked_at=None).filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+
+
+class ApiKey(models.Model):
+    """An API key: only its SHA-256 is kept, so it is shown once, where it is made.
+
+    Bound to a workspace, and where set also to a project, one of its end users, or a module.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="api_keys")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="api_keys", null=True, blank=True)
+    end_user = models.ForeignKey(EndUser, on_delete=models.CASCADE, related_name="api_keys", null=True, blank=True)
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=20, editable=False)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = models.JSONField(default=list)
+    toolkits = models.JSONField(default=list, blank=True, help_text="Slugs; empty: every toolkit.")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+    @staticmethod
+    def new_secret() -> str:
+        """A new key: 256 random bits after a prefix that secret scanners can know."""
+        return KEY_PREFIX + secrets.token_urlsafe(32)
+
+    @staticmethod
+    def digest_of(secret: str) -> str:
+        """SHA-256 suffices: the key has 256 bits of its own, so there is nothing to guess or to salt."""
+        return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
+
+    def is_usable(self, now: datetime | None = None) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > (now or timezone.now()))
+
+
+class MemberSession(models.Model):
+    """A member's sign-in over the API: its refresh token, hashed, replaced at every use."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_sessions")
+    refresh_digest = models.CharField(max_length=64, unique=True)
+    previous_digest = models.CharField(max_length=64, blank=True, db_index=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+
+class AuditEvent(models.Model):
+    """Who did what, on what, from where. Rows are only added."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="audit_events", null=True)
+    project = models.ForeignKey(Project, on_delete=models.SET_NULL, related_name="+", null=True, blank=True)
+    actor = models.CharField(max_length=320)
+    action = models.CharField(max_length=60)
+    target = models.CharField(max_length=320, blank=True)
+    ip = models.CharField(max_length=64, blank=True)
+    request_id = models.CharField(max_length=128, blank=True)
+    details = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        indexes = [models.Index(fields=["workspace", "-created_at"], name="audit_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.action} {self.target}"
+
+
+class IdempotencyRecord(models.Model):
+    """The first answer to an Idempotency-Key, for 24 hours."""
+
+    id = models.CharField(primary_key=True, max_length=64)
+    body_digest = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField(null=True)
+    answer = models.BinaryField(null=True)
+    headers = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
+
+
+class UsageCounter(models.Model):
+    """Calls counted against a plan's limit in one window (a minute, a day), over all processes."""
+
+    id = models.CharField(primary_key=True, max_length=120)
+    used = models.PositiveBigIntegerField(default=0)
+    ends_at = models.DateTimeField(db_index=True)

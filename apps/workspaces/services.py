@@ -1,0 +1,182 @@
+"""Every change to people, tenants, projects and keys. Each writes its audit event in the same transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from apps.lib.errors import Conflict, InvalidInput, QuotaExceeded
+
+from .audit import Actor, record
+from .models import SCOPES, ApiKey, EndUser, Membership, Plan, Project, Role, User, Workspace
+
+DEFAULT_PLAN = "Unlimited"
+USER_ID_LENGTH = 255
+
+
+def default_plan() -> Plan:
+    return Plan.objects.get_or_create(name=DEFAULT_PLAN)[0]
+
+
+@transaction.atomic
+def create_workspace(name: str, owner: User, actor: Actor) -> Workspace:
+    workspace = Workspace.objects.create(name=name, plan=default_plan())
+    add_member(workspace, owner, Role.OWNER, actor)
+    record(actor, "workspace.created", workspace.pk, workspace=workspace, name=name)
+    return workspace
+
+
+@transaction.atomic
+def add_member(workspace: Workspace, user: User, role: str, actor: Actor) -> Membership:
+    """Makes the person a member, or gives a member another role. Members may use the admin, for their workspaces."""
+    membership, _ = Membership.objects.update_or_create(workspace=workspace, user=user, defaults={"role": role})
+    if not user.is_staff:
+        User.objects.filter(pk=user.pk).update(is_staff=True)
+        user.is_staff = True
+    record(actor, "member.set", user.email, workspace=workspace, role=role)
+    return membership
+
+
+@transaction.atomic
+def invite_member(workspace: Workspace, email: str, role: str, actor: Actor) -> tuple[Membership, bool]:
+    """Adds a member by e-mail; the second value tells whether an account without a password was made for them."""
+    user = User.objects.filter(email__iexact=email).first()
+    made = user is None
+    if user is None:
+        user = User.objects.create_user(email)
+    return add_member(workspace, user, role, actor), made
+
+
+@transaction.atomic
+def remove_member(membership: Membership, actor: Actor) -> None:
+    """Raises `Conflict` for the last owner."""
+    owners = Membership.objects.filter(workspace=membership.workspace_id, role=Role.OWNER).exclude(pk=membership.pk)
+    if membership.role == Role.OWNER and not owners.exists():
+        raise Conflict("A workspace needs an owner.", remediation="Make somebody else an owner first.")
+    record(actor, "member.removed", membership.user.email, workspace=membership.workspace)
+    membership.delete()
+
+
+@transaction.atomic
+def create_project(workspace: Workspace, name: str, actor: Actor) -> Project:
+    """Raises `Conflict` where the workspace has a project of this name."""
+    try:
+        with transaction.atomic():
+            project = Project.objects.create(workspace=workspace, name=name)
+    except IntegrityError:
+        raise Conflict(f"The workspace already has a project named {name}.") from None
+    record(actor, "project.created", project.pk, project=project, name=name)
+    return project
+
+
+SETTINGS = {
+    "name": "name",
+    "logo": "logo_url",
+    "colour": "colour",
+    "allowedOrigins": "allowed_origins",
+    "confirmConnections": "confirm_connections",
+}
+
+
+@transaction.atomic
+def change_settings(project: Project, changes: dict[str, Any], actor: Actor) -> Project:
+    """Sets what is given, by the API's names. Raises `Conflict` for a name already taken."""
+    fields = {SETTINGS[name]: value for name, value in changes.items() if name in SETTINGS}
+    further = {name: value for name, value in changes.items() if name not in SETTINGS}
+    if "allowed_origins" in fields:
+        fields["allowed_origins"] = sorted({clean_origin(origin) for origin in fields["allowed_origins"]})
+    for field, value in fields.items():
+        setattr(project, field, value)
+    project.settings |= further
+    try:
+        with transaction.atomic():
+            project.save(update_fields=[*fields, "settings"])
+    except IntegrityError:
+        raise Conflict("The workspace already has a project of this name.") from None
+    record(actor, "project.changed", project.pk, project=project, changed=sorted(changes))
+    return project
+
+
+def clean_origin(text: str) -> str:
+    """``https://App.Example:443/`` → ``https://app.example``. Raises `InvalidInput`."""
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError:
+        raise InvalidInput({"allowedOrigins": [f"{text[:200]!r} is not an origin."]}) from None
+    bad = parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None
+    if bad or parts.path not in {"", "/"} or parts.query or parts.fragment or "*" in text:
+        raise InvalidInput({"allowedOrigins": [f"{text[:200]!r} is not an origin, like https://app.example."]})
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + ("" if port in {None, default} else f":{port}")
+
+
+@transaction.atomic
+def issue_key(
+    workspace: Workspace,
+    name: str,
+    actor: Actor,
+    *,
+    project: Project | None = None,
+    end_user: EndUser | None = None,
+    scopes: list[str] | None = None,
+    toolkits: list[str] | None = None,
+    expires_at: datetime | None = None,
+    created_by: User | None = None,
+) -> tuple[ApiKey, str]:
+    """Makes a key; gives its row and the key itself, which is not kept. Raises `InvalidInput`, `QuotaExceeded`."""
+    chosen = ["connect", "execute", "runs"] if scopes is None else scopes
+    unknown = sorted(set(chosen) - set(SCOPES))
+    if unknown:
+        raise InvalidInput({"scopes": [f"Unknown: {', '.join(unknown)}. Known: {', '.join(SCOPES)}."]})
+    check_key_limit(workspace)
+    secret = ApiKey.new_secret()
+    key = ApiKey.objects.create(
+        workspace=workspace,
+        project=project,
+        end_user=end_user,
+        name=name,
+        prefix=secret[:12],
+        digest=ApiKey.digest_of(secret),
+        scopes=sorted(set(chosen)),
+        toolkits=sorted(set(toolkits or []) - {"*"}),
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+    record(actor, "key.issued", key.pk, project=project, workspace=workspace, name=name, permits=key.scopes)
+    return key, secret
+
+
+def check_key_limit(workspace: Workspace) -> None:
+    limit = workspace.plan.keys
+    if limit is not None and workspace.api_keys.usable().count() >= limit:
+        raise QuotaExceeded(f"The plan's limit of {limit} API keys is reached.",
+                            remediation="Revoke a key that is no longer used, or ask for a larger plan.")  # fmt: skip
+
+
+@transaction.atomic
+def revoke_key(key: ApiKey, actor: Actor) -> bool:
+    """Ends a key at once, in every process; False where it was revoked already."""
+    won = ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=timezone.now())
+    if won:
+        record(actor, "key.revoked", key.pk, project=key.project, workspace=key.workspace, name=key.name)
+    return bool(won)
+
+
+def end_user(project: Project, user_id: str) -> EndUser:
+    """The end user of this id, made where there is none."""
+    return EndUser.objects.get_or_create(project=project, external_id=user_id)[0]
+
+
+def clean_user_id(value: object, field: str = "userId") -> str:
+    """A user id as text. Raises `InvalidInput` for what is not a string of 1 to 255 characters."""
+    if not isinstance(value, str) or not 1 <= len(value) <= USER_ID_LENGTH:
+        raise InvalidInput({field: [f"Must be a text of 1 to {USER_ID_LENGTH} characters."]})
+    if "\x00" in value or not value.isprintable():
+        raise InvalidInput({field: ["Must not have control characters."]})
+    return value

@@ -1,0 +1,272 @@
+"""Every setting, from the environment. With none given this is the embedded mode: SQLite and keys under ``var/``.
+
+``DATABASE_URL`` switches to production, where keys, broker and hosts must be given; ``manage.py check`` says what is missing
+(`apps.workspaces.checks`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+
+from config import environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+JACKFIELD_HOME = Path(os.environ.get("JACKFIELD_HOME", BASE_DIR / "var")).resolve()
+DATABASE_URL = environment.secret("DATABASE_URL")
+JACKFIELD_ENV = os.environ.get("JACKFIELD_ENV") or ("production" if DATABASE_URL else "development")
+PRODUCTION = JACKFIELD_ENV == "production"
+TESTING = JACKFIELD_ENV == "test"
+DEBUG = False
+
+# -- Keys ------------------------------------------------------------------------------------------------------------
+SECRET_KEY = environment.secret("JACKFIELD_SECRET_KEY")
+JACKFIELD_ENCRYPTION_KEYS = environment.secret("JACKFIELD_ENCRYPTION_KEYS")
+if not PRODUCTION:
+    SECRET_KEY = SECRET_KEY or environment.kept_in_file(JACKFIELD_HOME / "secret_key", environment.new_secret_key)
+    JACKFIELD_ENCRYPTION_KEYS = JACKFIELD_ENCRYPTION_KEYS or environment.kept_in_file(
+        JACKFIELD_HOME / "encryption_keys", environment.new_encryption_keys
+    )
+
+# -- Where we are ----------------------------------------------------------------------------------------------------
+JACKFIELD_URL = os.environ.get("JACKFIELD_URL", "http://127.0.0.1:8000").rstrip("/")
+_own = urlsplit(JACKFIELD_URL)
+HTTPS = _own.scheme == "https"
+ALLOWED_HOSTS = environment.listed("JACKFIELD_ALLOWED_HOSTS") or [
+    host for host in {_own.hostname or "", "127.0.0.1", "localhost", "[::1]"} if host and not PRODUCTION
+]
+CSRF_TRUSTED_ORIGINS = [JACKFIELD_URL]
+JACKFIELD_TRUSTED_PROXIES = int(os.environ.get("JACKFIELD_TRUSTED_PROXIES", "0") or 0)
+JACKFIELD_EGRESS_ALLOW = os.environ.get("JACKFIELD_EGRESS_ALLOW", "")
+JACKFIELD_TOOLKITS_DIR = [
+    folder for folder in os.environ.get("JACKFIELD_TOOLKITS_DIR", "").split(os.pathsep) if folder.strip()
+]
+# Platform-wide OAuth clients, for projects without their own: JACKFIELD_CLIENT_GITHUB="id:secret"
+JACKFIELD_PLATFORM_CLIENTS = {
+    name.removeprefix("JACKFIELD_CLIENT_").removesuffix("_FILE").lower().replace("_", "-"): environment.secret(
+        name.removesuffix("_FILE")
+    )
+    for name in os.environ
+    if name.startswith("JACKFIELD_CLIENT_")
+}
+JACKFIELD_SANDBOX = env.bool("JACKFIELD_SANDBOX", default=not PRODUCTION)
+
+# -- Apps ------------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "apps.lib",
+    "apps.workspaces",
+    "apps.toolkits",
+    "apps.connections",
+    "apps.modules",
+    "apps.runs",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.mfa",
+    "allauth.idp.oidc",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "csp",
+]
+MIDDLEWARE = [
+    "apps.lib.api.RequestIdMiddleware",
+    "apps.lib.surfaces.ApiMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# -- Data ------------------------------------------------------------------------------------------------------------
+if DATABASE_URL:
+    DATABASES: dict[str, Any] = {"default": env.db_url_config(DATABASE_URL)}
+else:
+    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(JACKFIELD_HOME / "jackfield.sqlite3")}}
+_database = DATABASES["default"]
+_options = _database.setdefault("OPTIONS", {})
+if "sqlite" in _database["ENGINE"]:
+    # A deferred transaction that turns to writing fails at once where another one writes; an immediate one waits.
+    _options |= {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+else:
+    _database["DISABLE_SERVER_SIDE_CURSORS"] = True  # PgBouncer in transaction mode
+    _pool = int(os.environ.get("JACKFIELD_DB_POOL", "0" if TESTING else "16"))
+    if _pool:
+        _options["pool"] = {"min_size": 1, "max_size": _pool, "timeout": 20}
+    _database["CONN_MAX_AGE"] = 0
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "workspaces.User"
+
+CACHE_URL = environment.secret("CACHE_URL")
+if CACHE_URL:
+    CACHES: dict[str, Any] = {"default": env.cache_url_config(CACHE_URL)}
+elif TESTING:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+else:  # shared by every process, which the memory of one is not
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "jackfield_cache"}}
+
+# -- Background work -------------------------------------------------------------------------------------------------
+CELERY_BROKER_URL = environment.secret("CELERY_BROKER_URL")
+if not CELERY_BROKER_URL:
+    CELERY_BROKER_URL = "memory://" if TESTING else "filesystem://"
+    _broker = JACKFIELD_HOME / "broker"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(_broker / "queue"),
+        "data_folder_out": str(_broker / "queue"),
+        "control_folder": str(_broker / "control"),
+        "polling_interval": 0.1,
+    }
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "maintenance"
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE_FILENAME = str(JACKFIELD_HOME / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "forget what has expired": {"task": "connections.forget_expired", "schedule": 600.0},
+    "forget old executions": {"task": "runs.forget_old", "schedule": 3600.0},
+    "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
+}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+# -- Execution log ---------------------------------------------------------------------------------------------------
+JACKFIELD_LOG_FLUSH_SECONDS = 0.5  # a kill -9 loses at most this much of the execution log
+JACKFIELD_LOG_BACKGROUND = not TESTING
+JACKFIELD_EXECUTION_DAYS = int(os.environ.get("JACKFIELD_EXECUTION_DAYS", "30"))
+
+# -- People ----------------------------------------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/admin/"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_ADAPTER = "apps.workspaces.accounts.AccountAdapter"
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_SESSION_REMEMBER = True
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "Jackfield"
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS and not PRODUCTION
+IDP_OIDC_PRIVATE_KEY = (
+    environment.kept_in_file(JACKFIELD_HOME / "sandbox_key.pem", environment.new_rsa_key) if JACKFIELD_SANDBOX else ""
+)
+IDP_OIDC_ROTATE_REFRESH_TOKEN = True
+DEFAULT_FROM_EMAIL = os.environ.get("JACKFIELD_EMAIL_FROM", "jackfield@localhost")
+EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+vars().update(EMAIL_CONFIG)
+
+# -- Pages -----------------------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+STATIC_ROOT = JACKFIELD_HOME / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True  # no build step: files are served from where they are
+WHITENOISE_AUTOREFRESH = False
+
+# -- Security --------------------------------------------------------------------------------------------------------
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+if JACKFIELD_TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+# No form-action: browsers hold it against every redirect after a form, and connecting an account is one.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "https:", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# -- API -------------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Jackfield",
+    "DESCRIPTION": "Connect people's accounts and run tools with their credentials.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# -- Logging ---------------------------------------------------------------------------------------------------------
+LOGGING_CONFIG = None
+SILENCED_SYSTEM_CHECKS: list[str] = []
