@@ -1,9 +1,12 @@
-"""Runs one tool of the catalog as the product does, without its database: for tests of toolkits against real servers."""
+"""Runs one tool of the catalog as the product does, but without its database: for tests against real servers."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -15,6 +18,7 @@ from apps.toolkits.spec import Tool, Toolkit
 VARIABLES = {"jackfield_url": "http://127.0.0.1:8000"}
 
 
+@lru_cache
 def load(slug: str) -> Toolkit:
     toolkit, faults = read_file(CATALOG_DIR / f"{slug}.yaml")
     assert toolkit is not None, "\n".join(str(fault) for fault in faults)
@@ -59,3 +63,34 @@ def decode(answer: requests.Response) -> Any:
     if "json" in answer.headers.get("Content-Type", ""):
         return answer.json()
     return answer.content
+
+
+class Service:
+    """One toolkit at one server: ``service("create_issue", title=...)`` gives the answer of a call that succeeds."""
+
+    def __init__(self, toolkit_slug: str, base_url: str, token: str, **always: Any) -> None:
+        self.toolkit_slug = toolkit_slug
+        self.base_url = base_url
+        self.token = token
+        self.always = always
+
+    def answer(self, tool_slug: str, **params: Any) -> tuple[int, Any]:
+        known = load(self.toolkit_slug).tools_by_slug[tool_slug].parameters
+        always = {name: value for name, value in self.always.items() if name in known}
+        return run(self.toolkit_slug, tool_slug, always | params, self.base_url, self.token)
+
+    def __call__(self, tool_slug: str, **params: Any) -> Any:
+        status, answer = self.answer(tool_slug, **params)
+        assert status < 300, f"{tool_slug}: {status} {answer}"
+        return answer
+
+
+def tools_named(source_file: str, callee: str) -> set[str]:
+    """The tools that a test file calls: the first arguments of every ``callee("tool", ...)`` in its source."""
+    tree = ast.parse(Path(source_file).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    return {
+        str(call.args[0].value)
+        for call in calls
+        if ast.unparse(call.func).split(".")[0] == callee and isinstance(call.args[0], ast.Constant)
+    }
