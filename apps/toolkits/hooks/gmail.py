@@ -1,8 +1,8 @@
 """Gmail: messages composed from plain parameters, and read as text instead of trees of encoded parts.
 
 A message goes out as RFC 5322 text in base64url, which the tools place from their ``body`` parameter. It is built by
-Python's email package from values that were checked first: before Python 3.11.10 the package itself lets a line break through
-that hides in an encoded word (CVE-2024-6923).
+Python's email package from values that were checked first: that of Python 3.11.7 lets a line break through which hides in an
+encoded word.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from email.headerregistry import Address, AddressHeader
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any
@@ -69,8 +69,7 @@ def parse_addresses(value: str | list[str], faults: list[str]) -> list[Address]:
 
 def _parse(text: str) -> list[Address] | None:
     try:
-        header = POLICY.header_factory("To", text)
-        assert isinstance(header, AddressHeader)
+        header: Any = POLICY.header_factory("To", text)
         if header.defects or not header.addresses:
             return None
         return [_ascii(address) for address in header.addresses]
@@ -138,7 +137,7 @@ def _attach(message: EmailMessage, attachment: dict[str, str], place: str, fault
 
 
 def decode_base64(text: str) -> bytes:
-    """Base64 in either alphabet, padded or not: Gmail's own attachments can be sent on as they came. Raises ValueError."""
+    """Base64 in either alphabet, padded or not: Gmail's own attachments can be sent on. Raises ValueError."""
     plain = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
@@ -199,7 +198,8 @@ def _decode(part: Params) -> str:
 
 
 def _header(part: Params, name: str) -> str:
-    return next((str(h.get("value", "")) for h in part.get("headers", []) if str(h.get("name", "")).lower() == name), "")
+    values = [header.get("value", "") for header in part.get("headers", []) if header.get("name", "").lower() == name]
+    return str(values[0]) if values else ""
 
 
 def _describe(part: Params) -> Params:

@@ -25,7 +25,7 @@ def place_event(params: Params) -> Params:
                 placed[name] = moment(placed[name], zone)
             except ValueError as error:
                 faults[name] = [str(error)]
-    if not faults and "start" in placed and "end" in placed and ("date" in placed["start"]) != ("date" in placed["end"]):
+    if not faults and len({"date" in placed[name] for name in ("start", "end") if name in placed}) > 1:
         faults["end"] = ["start and end must both be dates, or both be times."]
     if faults:
         raise BadParameters(faults)

@@ -18,7 +18,7 @@ DESCRIBED = {"name": "name", "parents": "parents", "description": "description",
 
 
 def upload(params: Params) -> Params:
-    """A ``multipart/related`` body (RFC 2387): the file's description as JSON, then its bytes. Raises `BadParameters`."""
+    """A ``multipart/related`` body (RFC 2387): a file's description as JSON, then its bytes. Raises `BadParameters`."""
     kind = _media_type(params)
     data = _data(params)
     described = {wire: params[name] for name, wire in DESCRIBED.items() if name in params}
