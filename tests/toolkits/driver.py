@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from apps.toolkits import hooks
 from apps.toolkits.registry import CATALOG_DIR, read_file
-from apps.toolkits.request import Request, build, check_parameters
-from apps.toolkits.spec import Tool, Toolkit
-
-VARIABLES = {"jackfield_url": "http://127.0.0.1:8000"}
+from apps.toolkits.request import Request, build, build_call, check_parameters
+from apps.toolkits.spec import Call, Tool, Toolkit
 
 
 @lru_cache
@@ -25,18 +22,18 @@ def load(slug: str) -> Toolkit:
     return toolkit
 
 
-def hook(toolkit: Toolkit, name: str) -> Callable[[Any], Any]:
-    module = importlib.import_module(f"apps.toolkits.hooks.{toolkit.slug.replace('-', '_')}")
-    function: Callable[[Any], Any] = getattr(module, name)
-    return function
+def variables_of(toolkit: Toolkit) -> dict[str, str]:
+    """Something for every blank of the toolkit; the one that its base URL begins with is an origin."""
+    found = {name: variable.default or "example" for name, variable in toolkit.variables.items()}
+    starts = [name for name in found if (toolkit.base_url or "").startswith(f"{{{name}}}")]
+    return {"jackfield_url": "http://127.0.0.1:8000"} | found | dict.fromkeys(starts, "https://example.com")
 
 
 def make_request(toolkit: Toolkit, tool: Tool, params: dict[str, Any], base_url: str = "") -> Request:
     """The request of a call, without a credential. Raises `BadParameters`."""
     check_parameters(tool, params)
-    placed = hook(toolkit, tool.hook)(dict(params)) if tool.hook else params
-    variables = {name: variable.default or "example" for name, variable in toolkit.variables.items()}
-    return build(toolkit, tool, placed, VARIABLES | variables, base_url)
+    placed = hooks.find(toolkit.slug, tool.hook)(dict(params)) if tool.hook else params
+    return build(toolkit, tool, placed, variables_of(toolkit), base_url)
 
 
 def build_tool(toolkit_slug: str, tool_slug: str, params: dict[str, Any], base_url: str = "") -> Request:
@@ -48,21 +45,25 @@ def run(toolkit_slug: str, tool_slug: str, params: dict[str, Any], base_url: str
     """Sends one call with a bearer token; gives the status and the decoded answer."""
     toolkit = load(toolkit_slug)
     tool = toolkit.tools_by_slug[tool_slug]
-    request = make_request(toolkit, tool, params, base_url).with_header("Authorization", f"Bearer {token}")
-    with requests.Session() as session:
-        answer = session.request(
-            request.method, request.full_url, headers=request.headers, data=request.body, timeout=request.timeout
-        )
-    decoded = decode(answer)
-    return answer.status_code, hook(toolkit, tool.answer_hook)(decoded) if tool.answer_hook else decoded
+    status, answer = send(make_request(toolkit, tool, params, base_url), token)
+    if tool.answer_hook and status < 300:
+        answer = hooks.find(toolkit.slug, tool.answer_hook)(answer)
+    return status, answer
+
+
+def send(request: Request, token: str) -> tuple[int, Any]:
+    headers = request.headers | {"Authorization": f"Bearer {token}"}
+    with requests.request(
+        request.method, request.full_url, headers=headers, data=request.body, timeout=request.timeout
+    ) as answer:
+        return answer.status_code, decode(answer)
 
 
 def decode(answer: requests.Response) -> Any:
+    """JSON is decoded, anything else is bytes, and nothing is None."""
     if not answer.content:
         return None
-    if "json" in answer.headers.get("Content-Type", ""):
-        return answer.json()
-    return answer.content
+    return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.content
 
 
 class Service:
@@ -78,6 +79,13 @@ class Service:
         known = load(self.toolkit_slug).tools_by_slug[tool_slug].parameters
         always = {name: value for name, value in self.always.items() if name in known}
         return run(self.toolkit_slug, tool_slug, always | params, self.base_url, self.token)
+
+    def call(self, call: Call) -> Any:
+        """The answer of a fixed call: the profile or the test of the toolkit."""
+        toolkit = load(self.toolkit_slug)
+        status, answer = send(build_call(toolkit, call, variables_of(toolkit), self.base_url), self.token)
+        assert status < 300, f"{call.path}: {status} {answer}"
+        return answer
 
     def __call__(self, tool_slug: str, **params: Any) -> Any:
         status, answer = self.answer(tool_slug, **params)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from apps.toolkits import hooks
 from apps.toolkits.request import BadParameters
 from apps.toolkits.spec import Tool
 from tests.peers.emulate import GITHUB_TOKEN, LOGIN, Emulate
-from tests.toolkits.driver import Service, build_tool, hook, load, tools_named
+from tests.toolkits.driver import Service, build_tool, load, tools_named
 
 NOT_SERVED = {
     "create_commit_status",
@@ -91,7 +92,7 @@ def test_an_owner_given_twice_must_be_the_same() -> None:
 def test_every_tool_with_a_repository_wants_its_owner(tool: Tool) -> None:
     assert tool.hook
     with pytest.raises(BadParameters) as caught:
-        hook(load("github"), tool.hook)({"repo": "webapp"})
+        hooks.find("github", tool.hook)({"repo": "webapp"})
     assert caught.value.faults == {"repo": ["Name the owner too: owner/name, or the owner in the parameter owner."]}
 
 
@@ -123,6 +124,12 @@ def test_a_file_is_written_as_base64_whether_given_as_text_or_not() -> None:
 
 
 # People and organizations
+
+
+def test_the_profile_call_tells_the_account(github: Service) -> None:
+    profile = load("github").profile
+    assert profile is not None
+    assert github.call(profile)[profile.label.strip("/")] == LOGIN
 
 
 def test_people_and_organizations_are_found(github: Service) -> None:

@@ -224,6 +224,12 @@ def test_the_home_of_a_person_is_published(slack: Service) -> None:
     assert (published["type"], published["blocks"]) == ("home", view["blocks"])
 
 
+def test_the_profile_call_tells_the_workspace(slack: Service) -> None:
+    profile = load("slack").profile
+    assert profile is not None
+    assert ok(slack.call(profile))[profile.label.strip("/")] == "Acme"
+
+
 # No, in an answer of 200
 
 

@@ -16,9 +16,8 @@ def rich_text(text: str) -> list[dict[str, Any]]:
 
 def paragraphs(text: str) -> list[dict[str, Any]]:
     """One paragraph block a line."""
-    return [
-        {"object": "block", "type": "paragraph", "paragraph": {"rich_text": rich_text(line)}} for line in text.split("\n")
-    ]
+    lines = text.split("\n")
+    return [{"object": "block", "type": "paragraph", "paragraph": {"rich_text": rich_text(line)}} for line in lines]
 
 
 def page(params: Params) -> Params:
