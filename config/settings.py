@@ -177,10 +177,7 @@ JACKFIELD_LOG_BACKGROUND = not TESTING
 JACKFIELD_EXECUTION_DAYS = int(os.environ.get("JACKFIELD_EXECUTION_DAYS", "30"))
 
 # -- People ----------------------------------------------------------------------------------------------------------
-AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "allauth.account.auth_backends.AuthenticationBackend",
-]
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -199,10 +196,13 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "apps.workspaces.accounts.AccountAdapter"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # nobody gets mail because somebody else typed an address
+MFA_ADAPTER = "apps.workspaces.accounts.MfaAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "Jackfield"
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS and not PRODUCTION
+IDP_OIDC_ADAPTER = "apps.workspaces.accounts.SandboxAdapter"
 IDP_OIDC_PRIVATE_KEY = (
     environment.kept_in_file(JACKFIELD_HOME / "sandbox_key.pem", environment.new_rsa_key) if JACKFIELD_SANDBOX else ""
 )
@@ -211,8 +211,31 @@ DEFAULT_FROM_EMAIL = os.environ.get("JACKFIELD_EMAIL_FROM", "jackfield@localhost
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
 
+# -- Single sign-on: an OpenID Connect issuer by environment; admins may add more -------------------------------------
+JACKFIELD_OIDC_ISSUER = os.environ.get("JACKFIELD_OIDC_ISSUER", "").rstrip("/")
+SOCIALACCOUNT_ADAPTER = "apps.workspaces.accounts.SingleSignOnAdapter"
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": []}}
+if JACKFIELD_OIDC_ISSUER:
+    SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"] = [
+        {
+            "provider_id": "sso",
+            "name": os.environ.get("JACKFIELD_OIDC_NAME") or "single sign-on",
+            "client_id": os.environ.get("JACKFIELD_OIDC_CLIENT_ID", ""),
+            "secret": environment.secret("JACKFIELD_OIDC_CLIENT_SECRET"),
+            "settings": {
+                "server_url": JACKFIELD_OIDC_ISSUER,
+                # Who signs in without being invited becomes a member of this workspace (its id or name), in this role.
+                "workspace": os.environ.get("JACKFIELD_OIDC_WORKSPACE", ""),
+                "role": os.environ.get("JACKFIELD_OIDC_ROLE", "viewer"),
+            },
+        }
+    ]
+
 # -- Pages -----------------------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English")]  # else the libraries' texts follow the browser and ours do not
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"

@@ -243,16 +243,23 @@ class ApiKey(models.Model):
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > (now or timezone.now()))
 
 
+class MemberSessionQuerySet(models.QuerySet["MemberSession"]):
+    def usable(self) -> MemberSessionQuerySet:
+        """Neither revoked nor expired."""
+        return self.filter(revoked_at=None, expires_at__gt=timezone.now())
+
+
 class MemberSession(models.Model):
     """A member's sign-in over the API: its refresh token, hashed, replaced at every use."""
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_sessions")
     refresh_digest = models.CharField(max_length=64, unique=True)
-    previous_digest = models.CharField(max_length=64, blank=True, db_index=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = MemberSessionQuerySet.as_manager()
 
 
 class AuditEvent(models.Model):

@@ -6,13 +6,17 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from apps.lib.egress import is_named
 from apps.lib.errors import Conflict, InvalidInput, QuotaExceeded
 
 from .audit import Actor, record
-from .models import SCOPES, ApiKey, EndUser, Membership, Plan, Project, Role, User, Workspace
+from .models import SCOPES, ApiKey, EndUser, JwtIssuer, Membership, Plan, Project, Role, User, Workspace
+from .signing_keys import MIN_SECRET_BYTES, read_pem
 
 DEFAULT_PLAN = "Unlimited"
 USER_ID_LENGTH = 255
@@ -180,3 +184,155 @@ def clean_user_id(value: object, field: str = "userId") -> str:
     if "\x00" in value or not value.isprintable():
         raise InvalidInput({field: ["Must not have control characters."]})
     return value
+
+
+ISSUER_LEEWAY = 300  # seconds; more would make exp meaningless
+
+
+@transaction.atomic
+def set_issuer(
+    project: Project,
+    actor: Actor,
+    *,
+    issuer: str,
+    method: str,
+    secret: str = "",
+    public_key: str = "",
+    jwks_url: str = "",
+    audience: str = "",
+    user_claim: str = "sub",
+    role_claim: str = "",
+    leeway: int = 30,
+) -> JwtIssuer:
+    """Says who may sign tokens for the project's end users; replaces the issuer of the same name.
+
+    An empty secret keeps the one that is stored. Raises `InvalidInput` with every fault.
+    """
+    row = JwtIssuer.objects.filter(project=project, issuer=issuer).first() or JwtIssuer(project=project, issuer=issuer)
+    had_secret = row.method == JwtIssuer.Method.HS256 and bool(row.secret)
+    row.method, row.audience, row.user_claim = method, audience, user_claim
+    row.role_claim, row.leeway = role_claim, leeway
+    row.public_key = public_key if method in {"RS256", "ES256", "EdDSA"} else ""
+    row.jwks_url = jwks_url if method == JwtIssuer.Method.JWKS else ""
+    faults = _issuer_faults(row, secret, had_secret)
+    if faults:
+        raise InvalidInput(faults)
+    if method != JwtIssuer.Method.HS256:
+        row.secret = ""
+    elif secret:
+        row.seal("secret", secret)
+    row.save()
+    record(actor, "issuer.set", issuer, project=project, method=method, audience=audience)
+    return row
+
+
+def _issuer_faults(row: JwtIssuer, secret: str, had_secret: bool) -> dict[str, list[str]]:
+    try:
+        row.clean_fields(exclude=["project", "secret"])
+        faults: dict[str, list[str]] = {}
+    except ValidationError as error:
+        faults = {field: [str(text) for text in texts] for field, texts in error.message_dict.items()}
+    if not row.issuer.isprintable() or row.issuer == settings.JACKFIELD_URL:
+        faults["issuer"] = ["Must be the iss of the tokens, and not this installation's own URL."]
+    if row.leeway > ISSUER_LEEWAY:
+        faults["leeway"] = [f"At most {ISSUER_LEEWAY} seconds."]
+    if row.method == JwtIssuer.Method.HS256:
+        if (secret or not had_secret) and len(secret.encode()) < MIN_SECRET_BYTES:
+            faults["secret"] = [f"At least {MIN_SECRET_BYTES} bytes."]
+    elif row.method == JwtIssuer.Method.JWKS:
+        if not (row.jwks_url.startswith("https://") or (row.jwks_url and is_named(row.jwks_url))):
+            faults["jwks_url"] = ["Must be an https URL: keys that come without TLS can be anybody's."]
+    elif row.method in JwtIssuer.Method.values:
+        try:
+            read_pem(row.public_key, row.method)
+        except ValueError as error:
+            faults["public_key"] = [str(error)]
+    return faults
+
+
+@transaction.atomic
+def remove_issuer(issuer: JwtIssuer, actor: Actor) -> None:
+    """Its tokens are refused from now on."""
+    record(actor, "issuer.removed", issuer.issuer, project=issuer.project)
+    issuer.delete()
+
+
+# -- Changes that only the admin makes -------------------------------------------------------------------------------
+def _keep_an_owner(membership: Membership) -> None:
+    """Raises `Conflict` where the workspace has no other owner than this one."""
+    owners = Membership.objects.filter(workspace=membership.workspace_id, role=Role.OWNER)
+    if owners.filter(pk=membership.pk).exists() and not owners.exclude(pk=membership.pk).exists():
+        raise Conflict("A workspace needs an owner.", remediation="Make somebody else an owner first.")
+
+
+@transaction.atomic
+def change_role(membership: Membership, role: str, actor: Actor) -> None:
+    """Raises `Conflict` for the last owner."""
+    if role != Role.OWNER:
+        _keep_an_owner(membership)
+    Membership.objects.filter(pk=membership.pk).update(role=role)
+    record(actor, "member.set", membership.user.email, workspace=membership.workspace, role=role)
+
+
+@transaction.atomic
+def change_workspace(workspace: Workspace, name: str, plan: Plan, actor: Actor) -> None:
+    Workspace.objects.filter(pk=workspace.pk).update(name=name, plan=plan)
+    record(actor, "workspace.changed", workspace.pk, workspace=workspace, name=name, plan=plan.name)
+
+
+@transaction.atomic
+def delete_workspace(workspace: Workspace, actor: Actor) -> None:
+    """Deletes an empty workspace with its audit log. Raises `Conflict` where it has projects."""
+    if workspace.projects.exists():
+        raise Conflict("The workspace still has projects.", remediation="Delete its projects first.")
+    record(actor, "workspace.deleted", workspace.pk, name=workspace.name)
+    workspace.delete()
+
+
+@transaction.atomic
+def delete_project(project: Project, actor: Actor) -> None:
+    """Deletes a project with its keys, integrations and logs.
+
+    Raises `Conflict` where accounts are connected: only disconnecting revokes them at their providers.
+    """
+    connected = project.connections.count()
+    if connected:
+        raise Conflict(f"{connected} accounts are still connected.", remediation="Disconnect them first.")
+    record(actor, "project.deleted", project.pk, workspace=project.workspace, name=project.name)
+    project.delete()
+
+
+@transaction.atomic
+def save_plan(plan: Plan, actor: Actor) -> Plan:
+    plan.save()
+    record(actor, "plan.set", plan.name)
+    return plan
+
+
+@transaction.atomic
+def delete_plan(plan: Plan, actor: Actor) -> None:
+    """Raises `Conflict` where a workspace has it."""
+    if plan.workspaces.exists():
+        raise Conflict("Workspaces have this plan.", remediation="Give them another plan first.")
+    record(actor, "plan.deleted", plan.name)
+    plan.delete()
+
+
+@transaction.atomic
+def add_user(email: str, name: str, actor: Actor, *, superuser: bool = False) -> User:
+    """A person who may use the admin; they set their password by a link. Raises `Conflict` for an address taken."""
+    if User.objects.filter(email__iexact=email).exists():
+        raise Conflict("There is a user with this e-mail address.", remediation="Change that user.")
+    user = User.objects.create_user(email, name=name, is_staff=True, is_superuser=superuser)
+    record(actor, "user.created", user.email, superuser=superuser)
+    return user
+
+
+@transaction.atomic
+def change_user(user: User, actor: Actor, *, name: str, active: bool, staff: bool, superuser: bool) -> None:
+    """Raises `Conflict` where no active superuser would be left."""
+    others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=user.pk)
+    if not (superuser and active) and not others.exists():
+        raise Conflict("An installation needs a superuser.", remediation="Make somebody else one first.")
+    User.objects.filter(pk=user.pk).update(name=name, is_active=active, is_staff=staff, is_superuser=superuser)
+    record(actor, "user.changed", user.email, active=active, staff=staff, superuser=superuser)

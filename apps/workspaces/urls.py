@@ -1,3 +1,9 @@
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from .api import accounts
+
+urlpatterns: list[URLPattern] = [
+    path("api/auth/login", accounts.LoginView.as_view()),
+    path("api/auth/refresh", accounts.RefreshView.as_view()),
+    path("api/auth/logout", accounts.LogoutView.as_view()),
+]

@@ -87,7 +87,6 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
                 ('refresh_digest', models.CharField(max_length=64, unique=True)),
-                ('previous_digest', models.CharField(blank=True, db_index=True, max_length=64)),
                 ('expires_at', models.DateTimeField()),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),

@@ -1,0 +1,62 @@
+"""Members sign in over the API: /api/auth/login, /refresh, /logout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpResponse
+from rest_framework import serializers
+
+from apps.lib.api import ApiView, json_answer
+
+from .. import sessions
+
+
+class LoginBody(serializers.Serializer[Any]):
+    email = serializers.CharField(max_length=254)
+    password = serializers.CharField(max_length=1024, trim_whitespace=False)
+    code = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
+
+
+class RefreshBody(serializers.Serializer[Any]):
+    refreshToken = serializers.CharField(max_length=512)
+
+
+class LoginView(ApiView):
+    def post(self, request: Any) -> HttpResponse:
+        body = self.body(LoginBody)
+        return _tokens("Signed in.", sessions.sign_in(request._request, body["email"], body["password"], body["code"]))
+
+
+class RefreshView(ApiView):
+    def post(self, request: Any) -> HttpResponse:
+        token = self.body(RefreshBody)["refreshToken"]
+        return _tokens("Token refreshed.", sessions.refresh(token, request._request))
+
+
+class LogoutView(ApiView):
+    def post(self, request: Any) -> HttpResponse:
+        sessions.sign_out(self.body(RefreshBody)["refreshToken"], request._request)
+        return HttpResponse(status=204)
+
+
+def _tokens(message: str, signed_in: sessions.SignedIn) -> HttpResponse:
+    user = signed_in.user
+    memberships = user.memberships.select_related("workspace").order_by("workspace__name", "workspace")
+    return json_answer(
+        {
+            "message": message,
+            "token": signed_in.token,
+            "refreshToken": signed_in.refresh_token,
+            "expiresIn": signed_in.seconds,
+            "user": {
+                "id": str(user.pk),
+                "email": user.email,
+                "name": user.name,
+                "workspaces": [
+                    {"id": str(membership.workspace.pk), "name": membership.workspace.name, "role": membership.role}
+                    for membership in memberships
+                ],
+            },
+        }
+    )
