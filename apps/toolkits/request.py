@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import json
 import re
 import secrets
@@ -207,6 +208,7 @@ class _Writer:
         self.headers[wire] = text
 
     def _put_body(self, wire: str, parameter: Parameter, value: Any) -> None:
+        value = copy.deepcopy(value)  # further parameters may be put inside it, and the caller's must stay as they are
         if wire == "":
             self.json = value
             return
