@@ -1,7 +1,7 @@
 """Gmail: messages composed from plain parameters, and read as text instead of trees of encoded parts.
 
-A message goes out as RFC 5322 text in base64url, which the tools place from their ``body`` parameter. It is built by
-Python's email package from values that were checked first: that of Python 3.11.7 lets a line break through which hides in an
+A message goes out as RFC 5322 text in base64url, which the tools place from their ``body`` parameter. Python's email
+package builds it from values that were checked first: that of Python 3.11.7 lets a line break through which hides in an
 encoded word.
 """
 
