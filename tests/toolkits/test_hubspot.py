@@ -287,6 +287,7 @@ def test_connecting_uses_the_endpoints_that_stay() -> None:
     toolkit = load("hubspot")
     scheme = toolkit.auth_by_type["oauth2"]
     assert scheme.token_url == "https://api.hubapi.com/oauth/2026-03/token"
+    assert scheme.revocation_url == "https://api.hubapi.com/oauth/2026-03/token/revoke"
     assert scheme.client_auth == "client_secret_post"
     assert "oauth" in scheme.scopes
     assert toolkit.profile is not None
