@@ -6,10 +6,17 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from apps.lib.pages import error_page
+from apps.workspaces import health
+
 # The admin's own form asks for no second factor and knows no single sign-on.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [
+    path("", RedirectView.as_view(url="/admin/")),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("docs/errors", error_page, name="docs_errors"),
     path("", include("apps.workspaces.urls")),
     path("", include("apps.connections.urls")),
     path("v1/<str:app_id>/", include("apps.workspaces.api.urls")),
@@ -21,4 +28,4 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 if settings.JACKFIELD_SANDBOX:
-    urlpatterns.append(path("", include("allauth.idp.urls")))
+    urlpatterns += [path("", include("allauth.idp.urls")), path("", include("apps.connections.sandbox_api"))]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -158,3 +159,15 @@ class ConnectSession(Sealing, models.Model):
     class Meta:
         indexes = [models.Index(fields=["expires_at"], name="connect_session_age")]
 
+
+
+class SandboxNote(models.Model):
+    """A note that a person keeps in the sandbox toolkit's service."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    text = models.CharField(max_length=2000)
+    tags = models.JSONField(default=list)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.text[:50]

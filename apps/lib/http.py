@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import logging
 import random
 import socket
@@ -76,6 +77,21 @@ class Answer:
             return self.body.decode(self.charset, errors="replace")
         except LookupError:
             return self.body.decode("utf-8", errors="replace")
+
+
+def json_of(answer: Answer) -> Any:
+    """The answer's body as JSON. Raises ValueError."""
+    try:
+        return json.loads(answer.body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def json_or_none(answer: Answer) -> Any:
+    try:
+        return json_of(answer)
+    except ValueError:
+        return None
 
 
 @dataclass

@@ -16,7 +16,7 @@ from django.urls import Resolver404, resolve
 from . import errors
 from .api import INTEGRATIONS, Envelope, as_failure, envelope_for
 
-ENVELOPES: tuple[tuple[str, Envelope], ...] = (("/v1/", INTEGRATIONS), ("/api/", INTEGRATIONS))
+ENVELOPES: tuple[tuple[str, Envelope], ...] = (("/v1/", INTEGRATIONS), ("/api/", INTEGRATIONS), ("/sandbox/", INTEGRATIONS))
 PAGES = "callback"  # GET …/integrations/callback answers a browser: it may need the cookie, and shows pages
 
 

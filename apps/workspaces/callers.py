@@ -15,9 +15,12 @@ from .audit import Actor
 from .models import SCOPES, ApiKey, Membership, Plan, Project, Role, User, Workspace
 from .services import clean_user_id
 
+# What deletes is a scope of its own, which keys have with the one they need for the rest; a developer has neither.
+IMPLIED = {"admin": frozenset({"delete"}), "connect": frozenset({"disconnect"})}
+ALL = frozenset({*SCOPES, "delete", "disconnect"})
 ROLE_SCOPES = {
-    Role.OWNER: frozenset({*SCOPES, "delete"}),
-    Role.ADMIN: frozenset({*SCOPES, "delete"}),
+    Role.OWNER: ALL,
+    Role.ADMIN: ALL,
     Role.DEVELOPER: frozenset(set(SCOPES) - {"secrets"}),
     Role.VIEWER: frozenset[str](),
 }
@@ -123,12 +126,16 @@ def _key(secret: str, project_id: str, request: HttpRequest) -> Caller:
     return Caller(
         kind="key",
         project=project,
-        scopes=frozenset(key.scopes),
+        scopes=with_implied(key.scopes),
         actor=Actor(f"key:{key.pk} {key.name}", client_ip(request)),
         user_id=key.end_user.external_id if key.end_user else None,
         key=key,
         toolkits=frozenset(key.toolkits),
     )
+
+
+def with_implied(scopes: Iterable[str]) -> frozenset[str]:
+    return frozenset(scopes).union(*(IMPLIED.get(scope, frozenset()) for scope in scopes))
 
 
 def find_key(secret: str) -> ApiKey:
@@ -151,7 +158,7 @@ def _end_user(jwt: str, project_id: str, request: HttpRequest) -> Caller:
     return Caller(
         kind="end_user",
         project=project,
-        scopes=frozenset({"connect", "execute", "runs"}),
+        scopes=with_implied(["connect", "execute", "runs"]),
         actor=Actor(f"end-user:{claims.user_id}", client_ip(request)),
         user_id=claims.user_id,
         role=claims.role,

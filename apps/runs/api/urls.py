@@ -1,3 +1,10 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from . import views
+
+urlpatterns = [
+    path("integrations/tools", views.ToolsView.as_view()),
+    path("integrations/execute", views.ExecuteView.as_view()),
+    path("executions", views.ExecutionsView.as_view()),
+    path("executions/<str:execution_id>", views.ExecutionView.as_view()),
+]

@@ -1,3 +1,8 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from . import views
+
+urlpatterns = [
+    path("user-tokens", views.UserTokensView.as_view()),
+    path("settings", views.SettingsView.as_view()),
+]

@@ -1,0 +1,162 @@
+"""What a call at a toolkit needs beyond its parameters: the filled-in scheme, the variables, the credential in its place."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from apps.lib.redact import secret_values
+from apps.toolkits.registry import catalog
+from apps.toolkits.request import Request, fill
+from apps.toolkits.spec import ApiKey, Auth, Basic, Bearer, ClientCredentials, Custom, OAuth2, Placement, Toolkit
+
+from . import sandbox
+from .models import Connection, Integration
+
+
+@dataclass(frozen=True)
+class OAuthClient:
+    """An OAuth client; ``own`` where it is the project's, not the platform's."""
+
+    id: str
+    secret: str
+    own: bool
+
+
+def toolkit_of(integration: Integration) -> Toolkit:
+    """Raises LookupError where the catalog no longer has it."""
+    toolkit = catalog().get(integration.toolkit)
+    if toolkit is None:
+        raise LookupError(f"the catalog has no toolkit {integration.toolkit}")
+    return toolkit
+
+
+def platform_client(slug: str) -> OAuthClient | None:
+    """The installation's own client of a toolkit: of the environment, or the sandbox's."""
+    client_id, separator, secret = settings.JACKFIELD_PLATFORM_CLIENTS.get(slug, "").partition(":")
+    if separator and client_id:
+        return OAuthClient(client_id, secret, own=False)
+    if slug == sandbox.SLUG and settings.JACKFIELD_SANDBOX:
+        return OAuthClient(sandbox.CLIENT_ID, sandbox.client_secret(), own=False)
+    return None
+
+
+def oauth_client(integration: Integration) -> OAuthClient | None:
+    if integration.client_id:
+        return OAuthClient(integration.client_id, integration.unseal("client_secret") or "", own=True)
+    return platform_client(integration.toolkit)
+
+
+def variables(toolkit: Toolkit, integration: Integration, own: dict[str, str] | None = None) -> dict[str, str]:
+    """Values of the toolkit's blanks: its defaults, the project's, the connection's own."""
+    values = {name: variable.default for name, variable in toolkit.variables.items() if variable.default is not None}
+    given = integration.settings.get("variables", {})
+    values |= {name: str(value) for name, value in given.items() if name in toolkit.variables}
+    return values | {"jackfield_url": settings.JACKFIELD_URL} | (own or {})
+
+
+def base_override(integration: Integration) -> str:
+    return str(integration.settings.get("base_url", ""))
+
+
+def filled(scheme: Any, integration: Integration, values: dict[str, str]) -> Any:
+    """The scheme with the project's own URLs, and every blank of its URLs filled in."""
+    changes: dict[str, Any] = {}
+    for name, value in scheme.__dict__.items():
+        if name.endswith("_url"):
+            url = integration.settings.get(name) or value
+            changes[name] = fill(url, values) if url else url
+    if "issuer" in scheme.__dict__:
+        # An overridden provider has another name, too.
+        changes["issuer"] = integration.settings.get(
+            "issuer", None if integration.settings.get("authorization_url") else scheme.issuer
+        )
+    return scheme.model_copy(update=changes)
+
+
+def scheme_for(connection: Connection, toolkit: Toolkit) -> Auth:
+    """Raises LookupError where the toolkit no longer has the way in which this account was connected."""
+    found: Auth | None = toolkit.auth_by_type.get(connection.auth_type)
+    if found is None:
+        raise LookupError(f"{toolkit.slug} has no auth scheme {connection.auth_type}")
+    return found
+
+
+def authorize(request: Request, scheme: Any, credentials: dict[str, Any]) -> Request:
+    """Puts the credential into its place."""
+    if isinstance(scheme, (OAuth2, ClientCredentials)):
+        return _place(request, scheme.placement, str(credentials.get("access_token", "")))
+    if isinstance(scheme, ApiKey):
+        return _place(request, scheme.placement, str(credentials.get("api_key", "")))
+    if isinstance(scheme, Bearer):
+        return _place(request, scheme.placement, str(credentials.get("token", "")))
+    if isinstance(scheme, Basic):
+        return request.with_header("Authorization", f"Basic {basic(credentials)}")
+    if isinstance(scheme, Custom):
+        return _custom(request, scheme, credentials)
+    raise LookupError(f"calls with {scheme.type} credentials are not supported")
+
+
+def _place(request: Request, placement: Placement, value: str) -> Request:
+    text = f"{placement.prefix}{value}"
+    if placement.into == "query":
+        return request.with_query(placement.name, text)
+    return request.with_header(placement.name, text)
+
+
+def basic(credentials: dict[str, Any]) -> str:
+    pair = f"{credentials.get('username', '')}:{credentials.get('password', '')}"
+    return base64.b64encode(pair.encode()).decode()
+
+
+def _custom(request: Request, scheme: Custom, credentials: dict[str, Any]) -> Request:
+    values = {field.name: str(credentials.get(field.name, field.default or "")) for field in scheme.fields}
+    for name, template in scheme.headers.items():
+        request = request.with_header(name, custom_value(template, values))
+    for name, template in scheme.query.items():
+        request = request.with_query(name, custom_value(template, values))
+    return request
+
+
+def custom_value(template: str, values: dict[str, str]) -> str:
+    """``Basic {api_key}:x|base64``: what stands after the last blank and before ``|base64`` is encoded together."""
+    text, separator, _ = template.rpartition("|base64")
+    if not separator:
+        return fill(template, values)
+    head, space, tail = text.rpartition(" ")
+    return head + space + base64.b64encode(fill(tail, values).encode()).decode()
+
+
+def carries_secret_in_url(scheme: Any) -> bool:
+    placement = getattr(scheme, "placement", None)
+    return (placement is not None and placement.into == "query") or bool(getattr(scheme, "query", None))
+
+
+def sensitive_headers(scheme: Any) -> frozenset[str]:
+    """Names of the headers that carry the credential, for redirects to leave out."""
+    names = {"authorization", "cookie"}
+    placement = getattr(scheme, "placement", None)
+    if placement is not None and placement.into == "header":
+        names.add(placement.name.lower())
+    if isinstance(scheme, Custom):
+        names |= {name.lower() for name in scheme.headers}
+    return frozenset(names)
+
+
+def secrets_of(scheme: Any, credentials: dict[str, Any]) -> list[str]:
+    """Every text to be masked wherever it turns up."""
+    found = secret_values({key: value for key, value in credentials.items() if key not in PLAIN_MEMBERS})
+    if isinstance(scheme, Basic):
+        found.append(basic(credentials))
+    if isinstance(scheme, Custom):
+        values = {field.name: str(credentials.get(field.name, field.default or "")) for field in scheme.fields}
+        found += [custom_value(template, values) for template in [*scheme.headers.values(), *scheme.query.values()]]
+        public = {values[field.name] for field in scheme.fields if not field.secret}
+        found = [text for text in found if text not in public]
+    return found
+
+
+PLAIN_MEMBERS = frozenset({"token_type", "scope", "lifetime", "username"})

@@ -1,0 +1,67 @@
+"""The form on which a person enters credentials, made from the toolkit's auth scheme."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+
+from apps.toolkits.spec import Toolkit
+
+VARIABLE = "variable-"
+
+
+class CredentialsForm(forms.Form):
+    """One input for each field of the scheme, and for each variable of the toolkit that the person knows."""
+
+    def __init__(self, toolkit: Toolkit, scheme: Any, data: Any = None) -> None:
+        super().__init__(data)
+        for name, variable in toolkit.variables.items():
+            if variable.source == "user":
+                self.fields[VARIABLE + name] = _field(variable, secret=False)
+        for field in scheme.fields:
+            self.fields[field.name] = _field(field, secret=field.secret)
+
+    def credentials(self) -> dict[str, str]:
+        return {name: value for name, value in self.cleaned_data.items() if not name.startswith(VARIABLE)}
+
+    def variables(self) -> dict[str, str]:
+        found = self.cleaned_data.items()
+        return {name.removeprefix(VARIABLE): value for name, value in found if name.startswith(VARIABLE)}
+
+    def add_faults(self, faults: dict[str, list[str]]) -> None:
+        for name, messages in faults.items():
+            for message in messages:
+                self.add_error(name if name in self.fields else None, message)
+
+
+def _field(spec: Any, *, secret: bool) -> forms.CharField:
+    """A text input; what it takes is one line of printable characters, as headers need."""
+    attributes = {"autocomplete": "off", "spellcheck": "false"}
+    widget = forms.PasswordInput(attrs=attributes, render_value=False) if secret else forms.TextInput(attrs=attributes)
+    field = forms.CharField(
+        label=spec.title,
+        help_text=spec.description,
+        required=getattr(spec, "required", True),
+        initial=spec.default,
+        max_length=8000,
+        widget=widget,
+    )
+    if spec.pattern:
+        field.validators.append(_matches(spec.pattern))
+    field.validators.append(_is_one_line)
+    return field
+
+
+def _matches(pattern: str) -> Any:
+    def check(value: str) -> None:
+        if not re.fullmatch(pattern, value):
+            raise forms.ValidationError("This does not look right.")
+
+    return check
+
+
+def _is_one_line(value: str) -> None:
+    if not value.isprintable():
+        raise forms.ValidationError("Must be one line without control characters.")

@@ -1,0 +1,219 @@
+"""Fresh credentials for a call: exactly one refresh, however many callers and processes.
+
+A stale token is refreshed under a lease on its row: one conditional UPDATE on (version, lease) decides who calls the
+provider; the result is written by another over exactly that version. No transaction is open during the call. Who does not
+get the lease polls the row. On both databases alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.lib.db import release
+from apps.lib.errors import ConnectionExpired, RefreshUnavailable, Unreachable
+from apps.lib.ids import row_id
+from apps.toolkits.spec import ClientCredentials, OAuth2
+from apps.workspaces.audit import SYSTEM, record
+
+from . import access, oauth
+from .models import Connection
+
+log = logging.getLogger(__name__)
+
+LONGEST_MARGIN = 60.0  # seconds before expiry from which a token counts as stale
+LEASE = timedelta(seconds=25)  # beyond the 10 s a token call may take, with room for slow writes and clocks apart
+PATIENCE = 20.0  # seconds that a caller waits for somebody else's refresh
+FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 60.0
+
+
+def is_refreshable(connection: Connection, credentials: dict[str, Any]) -> bool:
+    return connection.auth_type == "client_credentials" or bool(
+        connection.auth_type == "oauth2" and credentials.get("refresh_token")
+    )
+
+
+def margin(credentials: dict[str, Any]) -> timedelta:
+    """A tenth of the lifetime, at most a minute: a token of five seconds must not be stale from birth."""
+    lifetime = float(credentials.get("lifetime") or 3600)
+    return timedelta(seconds=min(LONGEST_MARGIN, lifetime / 10))
+
+
+def is_stale(connection: Connection, credentials: dict[str, Any], now: datetime) -> bool:
+    return connection.expires_at is not None and connection.expires_at - margin(credentials) <= now
+
+
+def fresh_credentials(connection: Connection, *, failed_version: int | None = None) -> dict[str, Any]:
+    """The connection's credentials, refreshed if they are stale.
+
+    ``failed_version`` is the version that the provider just refused: that one is refreshed whatever its age, a newer one is
+    taken as it is. The given object is brought up to date.
+    Raises `ConnectionExpired` where the person must reconnect, `RefreshUnavailable` where the provider cannot for now.
+    """
+    credentials: dict[str, Any] = connection.unseal("credentials") or {}
+    if connection.status == Connection.Status.EXPIRED:
+        raise expired(connection)
+    if failed_version is None and not is_stale(connection, credentials, timezone.now()):
+        return credentials
+    if not is_refreshable(connection, credentials):
+        if failed_version is None and connection.expires_at is not None and connection.expires_at <= timezone.now():
+            _end(connection, "the access token expired and there is no refresh token")
+            raise expired(connection)
+        return credentials
+    return _refreshed(connection, failed_version)
+
+
+def _refreshed(connection: Connection, failed_version: int | None) -> dict[str, Any]:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        connection.refresh_from_db()
+        credentials: dict[str, Any] = connection.unseal("credentials") or {}
+        now = timezone.now()
+        if connection.status == Connection.Status.EXPIRED:
+            raise expired(connection)
+        wanted = connection.version == failed_version or is_stale(connection, credentials, now)
+        if not wanted:
+            return credentials
+        if connection.refresh_not_before and connection.refresh_not_before > now:
+            return _make_do(connection, credentials, failed_version)
+        owner = row_id()
+        if _take_lease(connection, owner, now):
+            return _refresh_with_lease(connection, credentials, owner, failed_version)
+        if time.monotonic() >= deadline:
+            return _make_do(connection, credentials, failed_version)
+        release()
+        time.sleep(random.uniform(0.03, 0.12))  # noqa: S311 - jitter
+
+
+def _take_lease(connection: Connection, owner: str, now: datetime) -> bool:
+    rows = Connection.objects.filter(pk=connection.pk, version=connection.version).free_to_refresh(now)
+    return bool(rows.update(lease_owner=owner, lease_until=now + LEASE))
+
+
+def _make_do(connection: Connection, credentials: dict[str, Any], failed_version: int | None) -> dict[str, Any]:
+    """The old token while it is still good; else the provider's trouble is the caller's."""
+    now = timezone.now()
+    still_good = connection.expires_at is None or connection.expires_at > now
+    if still_good and connection.version != failed_version:
+        return credentials
+    wait = connection.refresh_not_before - now if connection.refresh_not_before else timedelta(seconds=1)
+    raise RefreshUnavailable(retry_after=max(1, int(wait.total_seconds()) + 1))
+
+
+def _refresh_with_lease(
+    connection: Connection, credentials: dict[str, Any], owner: str, failed_version: int | None
+) -> dict[str, Any]:
+    release()
+    try:
+        token = _call_provider(connection, credentials)
+    except oauth.TokenError as error:
+        if error.dead:
+            if _end(connection, f"the provider refused the refresh: {error.code}", owner=owner):
+                raise expired(connection) from None
+            # Somebody else wrote a newer version meanwhile: theirs counts.
+            connection.refresh_from_db()
+            return fresh_credentials(connection)
+        _back_off(connection, owner, str(error), error.retry_after)
+        return _make_do(connection, credentials, failed_version)
+    except Unreachable as error:
+        _back_off(connection, owner, error.text, None)
+        return _make_do(connection, credentials, failed_version)
+    return _store(connection, credentials, token, owner)
+
+
+def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth.Token:
+    integration = connection.integration
+    client = access.oauth_client(integration)
+    if client is None:
+        raise oauth.TokenError("no_client", "The integration has no OAuth client.")
+    try:
+        toolkit = access.toolkit_of(integration)
+        values = access.variables(toolkit, integration, connection.variables)
+        scheme = access.filled(access.scheme_for(connection, toolkit), integration, values)
+    except LookupError as error:
+        raise oauth.TokenError("no_scheme", str(error)) from None
+    if isinstance(scheme, ClientCredentials):
+        return oauth.client_token(scheme, client, integration.scopes or scheme.scopes)
+    if isinstance(scheme, OAuth2):
+        return oauth.refresh(scheme, client, str(credentials["refresh_token"]))
+    raise oauth.TokenError("no_scheme", f"{scheme.type} has nothing to refresh")
+
+
+def _store(connection: Connection, old: dict[str, Any], token: oauth.Token, owner: str) -> dict[str, Any]:
+    """Writes over exactly the version that was refreshed; a late holder writes nothing and takes what is there."""
+    now = timezone.now()
+    credentials = old | stored_token(token) | {"refresh_token": token.refresh_token or old.get("refresh_token", "")}
+    changes: dict[str, Any] = {
+        "credentials": connection.sealed("credentials", credentials),
+        "version": connection.version + 1,
+        "expires_at": expiry(token, now),
+        "refreshed_at": now,
+        "lease_owner": "",
+        "lease_until": None,
+        "refresh_failures": 0,
+        "refresh_not_before": None,
+        "error": "",
+    }
+    if token.scopes is not None:
+        changes["scopes"] = token.scopes
+    won = Connection.objects.filter(pk=connection.pk, version=connection.version, lease_owner=owner).update(**changes)
+    if not won:
+        log.warning("connection %s was written by somebody else during its refresh", connection.pk)
+        connection.refresh_from_db()
+        return connection.unseal("credentials") or {}
+    record(SYSTEM, "connection.refreshed", connection.pk, project=connection.project)
+    for name, value in changes.items():
+        setattr(connection, name, value)
+    return credentials
+
+
+def stored_token(token: oauth.Token) -> dict[str, Any]:
+    return {"access_token": token.access_token, "lifetime": token.lifetime}
+
+
+def expiry(token: oauth.Token, now: datetime) -> datetime | None:
+    return now + timedelta(seconds=token.lifetime) if token.lifetime else None
+
+
+def _end(connection: Connection, reason: str, *, owner: str | None = None) -> bool:
+    """Marks the connection as one that only the person can mend; False where a newer version stands there by now."""
+    rows = Connection.objects.filter(pk=connection.pk, version=connection.version)
+    if owner is not None:
+        rows = rows.filter(lease_owner=owner)
+    won = rows.update(
+        status=Connection.Status.EXPIRED, error=reason[:300], lease_owner="", lease_until=None, refresh_not_before=None
+    )
+    if won:
+        connection.status, connection.error = Connection.Status.EXPIRED, reason[:300]
+        record(SYSTEM, "connection.expired", connection.pk, project=connection.project, reason=reason)
+    return bool(won)
+
+
+def _back_off(connection: Connection, owner: str, reason: str, retry_after: int | None) -> None:
+    failures = min(connection.refresh_failures + 1, 1000)
+    seconds = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+    wait = max(seconds, min(float(retry_after or 0), LONGEST_BACKOFF))
+    connection.refresh_not_before = timezone.now() + timedelta(seconds=wait)
+    Connection.objects.filter(pk=connection.pk, version=connection.version, lease_owner=owner).update(
+        lease_owner="",
+        lease_until=None,
+        refresh_failures=failures,
+        refresh_not_before=connection.refresh_not_before,
+        error=f"refresh failed for now: {reason}"[:300],
+    )
+
+
+def expired(connection: Connection) -> ConnectionExpired:
+    """The error with the link on which the person mends it."""
+    from .links import reconnect_link
+
+    link = reconnect_link(connection)
+    return ConnectionExpired(
+        remediation=f"Send the user to {link} to connect the account again.",
+        details={"connectionId": connection.pk, "reconnectUrl": link},
+    )

@@ -1,0 +1,10 @@
+"""Background work of connections."""
+
+from celery import shared_task
+
+from . import services
+
+
+@shared_task(name="connections.forget_expired")  # type: ignore[misc] # celery has no types
+def forget_expired() -> int:
+    return services.forget_expired()

@@ -1,0 +1,200 @@
+"""What people's browsers see: the page on which connecting starts, the provider's way back, the result."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods
+
+from apps.lib import errors
+from apps.lib.api import client_ip
+from apps.toolkits.registry import catalog
+from apps.workspaces.audit import Actor
+from apps.workspaces.models import Project
+
+from . import forms, services
+from .links import BadLink, Link, read_link
+from .models import ConnectSession
+from .services import FORM_SCHEMES, FlowError
+
+COOKIE = "jf_connect"
+COOKIE_AGE = int(services.SESSION_LIFETIME.total_seconds())
+REASONS = {
+    "access_denied": "You did not allow access, so nothing was connected.",
+    "connection_failed": "The service did not accept the connection. Please try again.",
+    "app_mismatch": "This link belongs to another application.",
+    "invalid_state": "This attempt is too old, was already used, or was begun in another browser. Please start again.",
+    "missing_state": "The service sent no information about which attempt this belongs to. Please start again.",
+    "bad_link": "This link is not valid any more. Please ask for a new one.",
+}
+
+
+@never_cache
+@require_GET
+def callback(request: HttpRequest, app_id: str | None = None) -> HttpResponse:
+    """The provider's answer: always a redirect, to the integrator's page or to our own result page."""
+    state, cookie = request.GET.get("state", ""), request.COOKIES.get(COOKIE, "")
+    try:
+        session = services.take_session(state, cookie, app_id)
+        if "error" in request.GET or "denied" in request.GET or not request.GET.get("code"):
+            denied = request.GET.get("error") in {"access_denied", "user_denied", "user_cancelled_login"}
+            code = "access_denied" if denied else "connection_failed"
+            services.end_session(session, code)
+            raise FlowError(code, session)
+        user = session.end_user.external_id if session.end_user else ""
+        actor = Actor(f"end-user:{user}", client_ip(request))
+        connection = services.finish_oauth(session, request.GET["code"], request.GET.get("iss", ""), actor)
+    except FlowError as error:
+        return _leave(error.session, status="error", message=error.code)
+    return _leave(session, status="connected", toolkit=connection.toolkit, connectionId=connection.pk)
+
+
+def _leave(session: ConnectSession | None, **result: str) -> HttpResponse:
+    if session is not None and session.redirect_url:
+        return _redirect(services.result_url(session, **result))
+    if session is not None:
+        result |= {"project": session.project.pk}
+    return _redirect(f"/connect/result?{urlencode(result)}")
+
+
+class _Redirect(HttpResponseRedirect):
+    allowed_schemes = ["http", "https"]
+
+
+def _redirect(url: str) -> HttpResponse:
+    response = _Redirect(url)
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@never_cache
+@require_GET
+def result(request: HttpRequest) -> HttpResponse:
+    """How it ended, for flows without a page of the integrator to return to. Says only what the URL's known words say."""
+    project = Project.objects.filter(pk=request.GET.get("project", "")[:40].replace("\x00", "")).first()
+    if request.GET.get("status") == "connected":
+        toolkit = catalog().get(request.GET.get("toolkit", ""))
+        context = {"project": project, "toolkit": toolkit, "connected": True}
+        return render(request, "connect/result.html", context)
+    reason = REASONS.get(request.GET.get("message", ""), REASONS["connection_failed"])
+    return render(request, "connect/result.html", {"project": project, "reason": reason}, status=400)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def start(request: HttpRequest, token: str) -> HttpResponse:
+    """The page of a connect link. Looking at it changes nothing; its button begins."""
+    try:
+        link = read_link(token)
+    except BadLink:
+        return _refuse(request, "bad_link")
+    project = Project.objects.select_related("workspace__plan").filter(pk=link.project_id).first()
+    toolkit = catalog().get(link.toolkit)
+    if project is None or toolkit is None:
+        return _refuse(request, "bad_link")
+    context: dict[str, Any] = {"project": project, "toolkit": toolkit}
+    try:
+        if link.session_id:
+            return _form_of_session(request, link, context)
+        return _start(request, link, context)
+    except FlowError as error:
+        return _leave(error.session, status="error", message=error.code)
+    except errors.Failure as error:
+        return render(request, "connect/start.html", context | {"fault": error.text}, status=error.status)
+
+
+def _refuse(request: HttpRequest, reason: str) -> HttpResponse:
+    return render(request, "connect/result.html", {"reason": REASONS[reason]}, status=400)
+
+
+def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
+    project, toolkit = context["project"], context["toolkit"]
+    integration = services.enabled_integration(project, toolkit.slug)
+    wanted = request.POST.get("scheme") or request.GET.get("scheme") or None
+    scheme = services.choose_scheme(toolkit, integration, wanted)
+    form = None
+    if scheme.type in FORM_SCHEMES:
+        form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
+    choices = [] if wanted else [one for one in toolkit.auth if one.type in {"oauth2", *FORM_SCHEMES}]
+    context |= {"scheme": scheme, "form": form, "choices": choices if len(choices) > 1 else []}
+    if request.method == "GET":
+        return render(request, "connect/start.html", context)
+    if form is not None and not form.is_valid():
+        return render(request, "connect/start.html", context, status=400)
+    cookie = request.COOKIES.get(COOKIE) or secrets.token_urlsafe(32)
+    started = services.start_connect(
+        project,
+        link.user_id,
+        toolkit.slug,
+        redirect_url=link.redirect_url,
+        scheme_type=scheme.type,
+        binding=services.digest(cookie),
+    )
+    if form is not None:
+        started.session.integration.project = project
+        return _finish_form(request, started.session, form, context)
+    response = _redirect(started.url)
+    response.set_cookie(COOKIE, cookie, max_age=COOKIE_AGE, httponly=True, samesite="Lax", secure=settings.HTTPS)
+    return response
+
+
+def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
+    """The form of a flow that an integrator started (POST connect) at a toolkit without OAuth."""
+    rows = ConnectSession.objects.select_related("project__workspace__plan", "integration", "end_user")
+    session = get_object_or_404(rows, pk=link.session_id)
+    if session.used_at is not None or not _is_open(session):
+        raise FlowError("invalid_state")
+    session.integration.project = session.project
+    toolkit = context["toolkit"]
+    scheme = services.choose_scheme(toolkit, session.integration, session.auth_type)
+    form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
+    context |= {"scheme": scheme, "form": form}
+    if request.method == "GET":
+        return render(request, "connect/start.html", context)
+    if not form.is_valid():
+        return render(request, "connect/start.html", context, status=400)
+    return _finish_form(request, session, form, context)
+
+
+def _is_open(session: ConnectSession) -> bool:
+    from django.utils import timezone
+
+    return session.expires_at > timezone.now()
+
+
+def _finish_form(
+    request: HttpRequest, session: ConnectSession, form: forms.CredentialsForm, context: dict[str, Any]
+) -> HttpResponse:
+    user = session.end_user.external_id if session.end_user else ""
+    actor = Actor(f"end-user:{user}", client_ip(request))
+    try:
+        connection = services.finish_form(
+            session, context["toolkit"], context["scheme"], form.credentials(), form.variables(), actor
+        )
+    except errors.InvalidInput as error:
+        form.add_faults(error.details or {})
+        return render(request, "connect/start.html", context, status=400)
+    return _leave(session, status="connected", toolkit=connection.toolkit, connectionId=connection.pk)
+
+
+@require_GET
+def theme(request: HttpRequest, project_id: str) -> HttpResponse:
+    """A project's colour as a stylesheet: the strict policy permits no inline style."""
+    project = get_object_or_404(Project, pk=project_id)
+    css = f":root{{--brand:{project.colour};--brand-text:{_readable_on(project.colour)}}}"
+    response = HttpResponse(css, content_type="text/css")
+    response["Cache-Control"] = "public, max-age=300"
+    return response
+
+
+def _readable_on(colour: str) -> str:
+    """Black or white, whichever stands out more (WCAG 2.2 relative luminance)."""
+    parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"

@@ -1,0 +1,126 @@
+"""The execution log's writer: outside of the call's critical path, in batches, bounded in memory.
+
+Rows wait in memory for at most half a second. A clean stop writes them all; a ``kill -9`` loses at most that half second.
+Where more wait than fit, the caller writes them itself: the log slows the calls down before it loses a row.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from datetime import datetime
+
+from django.conf import settings
+from django.db import Error, close_old_connections, connection
+from django.db.models import Q
+
+from apps.connections.models import Connection
+from apps.workspaces.models import ApiKey
+
+from .models import Execution
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 2000
+BATCH = 200
+
+
+class Journal:
+    """Rows to be written, and the times at which connections and keys were last used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._rows: list[Execution] = []
+        self._connections: dict[str, datetime] = {}
+        self._keys: dict[str, datetime] = {}
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def add(self, row: Execution, key_id: str | None) -> None:
+        with self._lock:
+            self._rows.append(row)
+            if row.connection_id:
+                self._connections[row.connection_id] = row.created_at
+            if key_id:
+                self._keys[key_id] = row.created_at
+            waiting = len(self._rows)
+        if not settings.JACKFIELD_LOG_BACKGROUND:
+            return
+        self._start()
+        if waiting >= MOST_WAITING:
+            self.flush()
+        elif waiting >= BATCH:
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Writes what waits, in the caller's thread. Rows that the database does not take are kept for the next time."""
+        with self._writing:
+            with self._lock:
+                rows, self._rows = self._rows, []
+                connections, self._connections = self._connections, {}
+                keys, self._keys = self._keys, {}
+            try:
+                Execution.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
+            except Error:
+                log.exception("could not write %d executions", len(rows))
+                self._write_one_by_one(rows)
+            try:
+                self._write_uses(connections, keys)
+            except Error:
+                log.exception("could not write times of last use")
+
+    def _write_one_by_one(self, rows: list[Execution]) -> None:
+        """After a failed batch: one bad row (a project deleted meanwhile) must not take the others with it."""
+        for index, row in enumerate(rows):
+            try:
+                row.save(force_insert=True)
+            except Error as error:
+                if connection.connection is None or not connection.is_usable():
+                    with self._lock:
+                        kept = rows[index:]
+                        self._rows = kept[-(2 * MOST_WAITING) :] + self._rows
+                    return
+                log.error("an execution could not be written: %s", error)
+
+    def _write_uses(self, connections: dict[str, datetime], keys: dict[str, datetime]) -> None:
+        for model, used in ((Connection, connections), (ApiKey, keys)):
+            for pk, at in used.items():
+                older = Q(last_used_at=None) | Q(last_used_at__lt=at)
+                model._default_manager.filter(older, pk=pk).update(last_used_at=at)
+
+    def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        with self._lock:
+            if self._stopping or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._thread = threading.Thread(target=self._run, name="execution-log", daemon=True)
+            self._thread.start()
+            atexit.register(self.stop)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(settings.JACKFIELD_LOG_FLUSH_SECONDS)
+            self._wake.clear()
+            if self._rows:
+                try:
+                    self.flush()
+                except Exception:
+                    log.exception("the execution log's writer stumbled")
+                close_old_connections()
+
+    def stop(self) -> None:
+        """Writes the rest; for the end of the process."""
+        self._stopping = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=2)
+        self.flush()
+        connection.close()
+
+
+journal = Journal()

@@ -1,0 +1,33 @@
+"""The base of every route of a project: finds out who calls, and for whom."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from apps.lib.api import ApiView
+from apps.workspaces.callers import Caller, identify
+from apps.workspaces.models import Project
+
+
+class ProjectView(ApiView):
+    """A route below ``/v1/{appId}``. ``scopes`` names, for each method, the scopes of which one is needed."""
+
+    scopes: ClassVar[dict[str, tuple[str, ...]]] = {}
+    caller: Caller
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if request.method.lower() not in self.http_method_names or not hasattr(self, request.method.lower()):
+            return  # DRF answers 405
+        self.caller = identify(request._request, kwargs["app_id"])
+        needed = self.scopes.get(request.method)
+        if needed:
+            self.caller.require(*needed, reading=request.method in {"GET", "HEAD"})
+
+    @property
+    def project(self) -> Project:
+        return self.caller.project
+
+    def user_id(self, named: object = None) -> str | None:
+        """The end user that the call is for: of the token or key, else named by the body or X-End-User."""
+        return self.caller.for_user(named, self.request._request.META.get("HTTP_X_END_USER", ""))

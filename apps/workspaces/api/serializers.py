@@ -1,0 +1,50 @@
+"""Bodies of the platform's own routes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework import serializers
+
+from ..models import Project
+
+
+class UserTokenBody(serializers.Serializer[Any]):
+    userId = serializers.CharField(max_length=255, trim_whitespace=False)
+    ttl = serializers.IntegerField(required=False, default=3600, min_value=1, max_value=86_400)
+
+
+class SettingsBody(serializers.Serializer[Any]):
+    name = serializers.CharField(required=False, max_length=100)
+    logo = serializers.URLField(required=False, allow_blank=True, max_length=500)
+    colour = serializers.RegexField(re.compile(r"^#[0-9a-fA-F]{6}$"), required=False)
+    allowedOrigins = serializers.ListField(child=serializers.CharField(max_length=500), required=False, max_length=100)
+    confirmConnections = serializers.BooleanField(required=False)
+
+    def validate_name(self, value: str) -> str:
+        if "/" in value:
+            raise serializers.ValidationError("Must have no slash.")
+        return value
+
+    def validate_logo(self, value: str) -> str:
+        if value and not value.startswith("https://"):
+            raise serializers.ValidationError("Must be an https URL.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(self.initial_data) - set(self.fields))
+        if unknown:
+            raise serializers.ValidationError({name: ["Unknown setting."] for name in unknown})
+        return attrs
+
+
+def settings_row(project: Project) -> dict[str, Any]:
+    return {
+        "id": project.pk,
+        "name": project.name,
+        "logo": project.logo_url,
+        "colour": project.colour,
+        "allowedOrigins": project.allowed_origins,
+        "confirmConnections": project.confirm_connections,
+    }

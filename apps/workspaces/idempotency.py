@@ -1,0 +1,125 @@
+"""Idempotency-Key: the same key and body within 24 hours get the first answer.
+
+One INSERT before the call claims the key, whichever process is asked; the answer is stored once the provider was called or
+the row made. Answers 400, 401, 403, 404 and 429 change nothing and are not stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.http import HttpResponse
+from django.utils import timezone
+
+from apps.lib.api import as_failure
+from apps.lib.db import release
+from apps.lib.errors import Conflict, InvalidInput
+
+from .models import IdempotencyRecord
+
+KEPT = timedelta(hours=24)
+PATIENCE = 30.0  # seconds that a second call waits for the first
+NOT_STORED = frozenset({400, 401, 403, 404, 405, 413, 429})
+KEPT_HEADERS = ("Content-Type", "Retry-After")
+
+
+def idempotent(method: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """For the method of a `ProjectView`: honours the caller's Idempotency-Key."""
+
+    @functools.wraps(method)
+    def wrapper(view: Any, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        key = request.META.get("HTTP_IDEMPOTENCY_KEY", "")
+        if not key:
+            return method(view, request, *args, **kwargs)
+        if len(key) > 255 or not key.isprintable():
+            raise InvalidInput({"Idempotency-Key": ["Must be at most 255 printable characters."]})
+        caller = view.caller
+        # Bound to the route and to whoever the call is for: another person's key is another key.
+        place = [caller.project.pk, request.path, caller.quota_id, request.META.get("HTTP_X_END_USER", ""), key]
+        record_id = hashlib.sha256("\x00".join(place).encode()).hexdigest()
+        body = hashlib.sha256(repr(sorted(_plain(request.data))).encode(errors="surrogatepass")).hexdigest()
+        stored = _claim_or_wait(record_id, body)
+        if stored is not None:
+            return stored
+        return _first(record_id, lambda: method(view, request, *args, **kwargs), view)
+
+    return wrapper
+
+
+def _plain(data: dict[str, Any]) -> list[tuple[str, str]]:
+    import json
+
+    return [(name, json.dumps(value, sort_keys=True)) for name, value in data.items()]
+
+
+def _claim_or_wait(record_id: str, body: str) -> HttpResponse | None:
+    """None where this call is the first; the stored answer where it is not. Raises `Conflict`."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        if _claim(record_id, body):
+            return None
+        record = IdempotencyRecord.objects.filter(pk=record_id).first()
+        if record is None:  # the first call ended without an answer worth keeping
+            continue
+        if record.created_at < timezone.now() - KEPT:
+            IdempotencyRecord.objects.filter(pk=record_id, created_at=record.created_at).delete()
+            continue
+        if record.body_digest != body:
+            raise Conflict("This Idempotency-Key was used with another body.")
+        if record.status is not None:
+            return _answer(record)
+        if time.monotonic() >= deadline:
+            raise Conflict(
+                "The first request with this Idempotency-Key has not ended.",
+                remediation="Wait, then repeat the request unchanged.",
+                retry_after=5,
+            )
+        release()
+        time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - jitter
+
+
+def _claim(record_id: str, body: str) -> bool:
+    try:
+        with transaction.atomic():
+            IdempotencyRecord.objects.create(id=record_id, body_digest=body)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _first(record_id: str, call: Callable[[], HttpResponse], view: Any) -> HttpResponse:
+    try:
+        response = call()
+    except Exception as error:
+        response = view.envelope.render(as_failure(error))
+    except BaseException:
+        IdempotencyRecord.objects.filter(pk=record_id).delete()
+        raise
+    if response.status_code in NOT_STORED or response.status_code == 500:
+        IdempotencyRecord.objects.filter(pk=record_id).delete()
+    else:
+        headers = {name: response[name] for name in KEPT_HEADERS if name in response}
+        IdempotencyRecord.objects.filter(pk=record_id).update(
+            status=response.status_code, answer=response.content, headers=headers
+        )
+    return response
+
+
+def _answer(record: IdempotencyRecord) -> HttpResponse:
+    response = HttpResponse(bytes(record.answer or b""), status=record.status)
+    for name, value in record.headers.items():
+        response[name] = value
+    response["Idempotency-Replayed"] = "true"
+    return response
+
+
+def forget_expired() -> int:
+    """Deletes records after their 24 hours; gives how many."""
+    return IdempotencyRecord.objects.filter(created_at__lt=timezone.now() - KEPT).delete()[0]
