@@ -153,7 +153,7 @@ def test_messages_are_listed_of_all_folders_or_of_one() -> None:
         },
     )
     assert request.url == f"{BASE}/mailFolders/inbox/messages"
-    assert request.query == [("$filter", "isRead eq false"), ("$select", "id,from"), ("$top", "5")]
+    assert request.query == [("$filter", "isRead eq false"), ("$select", "id,subject"), ("$top", "5")]
     assert request.headers["Prefer"] == f'{IDS}, outlook.body-content-type="text"'
     assert request.idempotent
 
