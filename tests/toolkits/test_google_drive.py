@@ -155,7 +155,9 @@ def test_an_upload_is_one_multipart_body_of_description_and_content() -> None:
     assert re.fullmatch(r"multipart/related; boundary=[0-9a-f]{32}", kind)
     parsed = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + (request.body or b""), policy=policy.default)
     description, content = parsed.iter_parts()
-    assert json.loads(description.get_payload(decode=True)) == {
+    described = description.get_payload(decode=True)
+    assert isinstance(described, bytes)
+    assert json.loads(described) == {
         "name": "a\r\n--x",
         "parents": ["p1"],
         "mimeType": "application/vnd.google-apps.document",
