@@ -54,6 +54,10 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth has no type
     def decrypt(self, encrypted_text: str) -> str:
         return vault.unseal(encrypted_text, MFA_PLACE).decode()
 
+    def generate_authenticator_name(self, user: Any, type: Any) -> str:
+        count = Authenticator.objects.filter(user=user, type=type).count()
+        return f"Passkey {count + 1}" if count else "Passkey"
+
 
 class SandboxAdapter(DefaultOIDCAdapter):  # type: ignore[misc] # allauth has no types
     """The sandbox's OpenID Connect provider: what its consent page calls each scope."""
