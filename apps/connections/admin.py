@@ -32,7 +32,7 @@ from apps.workspaces.audit import actor_of, record
 from apps.workspaces.models import Project
 
 from . import access, admin_catalog, refresh, services
-from .admin_forms import IntegrationForm, TestConnectForm
+from .admin_forms import IntegrationForm, TestConnectForm, has_secret
 from .links import Link, make_link
 from .models import Connection, Integration
 
@@ -249,7 +249,7 @@ def client_words(integration: Integration) -> str:
     if toolkit is None or not toolkit.needs_client:
         return "not needed"
     if integration.client_id:
-        return "own" if integration.client_secret else "own, without a secret"
+        return "own" if has_secret(integration) else "own, without a secret"
     return "the installation's" if access.platform_client(integration.toolkit) else "missing"
 
 

@@ -12,6 +12,7 @@ from unfold.widgets import (
 )
 
 from apps.lib.errors import Failure
+from apps.lib.vault import VaultError
 from apps.toolkits.spec import Toolkit
 
 from .access import platform_client
@@ -27,6 +28,13 @@ URL_LABELS = {
     "request_token_url": "Request token URL",
 }
 VARIABLE = "variable_"
+
+
+def has_secret(integration: Integration) -> bool:
+    try:
+        return bool(integration.unseal("client_secret"))
+    except VaultError:
+        return False
 
 
 class IntegrationForm(forms.Form):
@@ -68,7 +76,7 @@ class IntegrationForm(forms.Form):
         self.fields["client_id"].initial = row.client_id if row else ""
         if platform_client(self.toolkit.slug) is not None:
             self.fields["client_id"].help_text = "Empty: the installation's own client is used."
-        kept = bool(row and row.client_secret)
+        kept = row is not None and has_secret(row)
         self.fields["client_secret"].help_text = "Set. Leave empty to keep it." if kept else "Not set."
 
     def _scope_fields(self) -> None:

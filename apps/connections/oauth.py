@@ -67,12 +67,13 @@ def authorization_url(
 ) -> str:
     """Where the browser goes. PKCE is S256 wherever the toolkit does not say that the provider cannot."""
     extra: dict[str, str] = dict(scheme.authorization_params)
-    if scopes:
-        extra[scheme.scope_parameter] = scheme.scope_separator.join(scopes)
+    scope = scheme.scope_separator.join(scopes) or None
+    if scope and scheme.scope_parameter != "scope":
+        extra[scheme.scope_parameter], scope = scope, None
     if scheme.pkce:
         challenge = WebApplicationClient(client.id).create_code_challenge(verifier, "S256")
         extra |= {"code_challenge": challenge, "code_challenge_method": "S256"}
-    session = OAuth2Session(client.id, redirect_uri=redirect_uri)
+    session = OAuth2Session(client.id, redirect_uri=redirect_uri, scope=scope)
     url, _ = session.authorization_url(scheme.authorization_url, state=state, **extra)
     return str(url)
 

@@ -97,10 +97,7 @@ def _check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
     faults: dict[str, list[str]] = {}
     for name, value in overrides.items():
         if name == "variables":
-            known = {key for key, variable in toolkit.variables.items() if variable.source == "integration"}
-            bad = sorted(set(value) - known) if isinstance(value, dict) else ["?"]
-            if bad:
-                faults["settings.variables"] = [f"Not among this toolkit's: {', '.join(bad)}."]
+            faults |= _variable_faults(toolkit, value)
         elif name in Integration.URL_SETTINGS:
             parts = urlsplit(str(value))
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
@@ -109,6 +106,19 @@ def _check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
             faults[f"settings.{name}"] = ["Unknown setting."]
     if faults:
         raise InvalidInput(faults)
+
+
+def _variable_faults(toolkit: Toolkit, given: Any) -> dict[str, list[str]]:
+    if not isinstance(given, dict):
+        return {"settings.variables": ["Must be an object."]}
+    faults: dict[str, list[str]] = {}
+    for name, value in given.items():
+        variable = toolkit.variables.get(name)
+        if variable is None or variable.source != "integration":
+            faults[f"settings.variables.{name}"] = ["Not among this toolkit's variables."]
+        elif not isinstance(value, str) or not variable.accepts(value):
+            faults[f"settings.variables.{name}"] = ["Does not look right."]
+    return faults
 
 
 def disable(project: Project, slug: str, actor: Actor, *, revoke: bool = False) -> None:
@@ -363,6 +373,8 @@ def _finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) ->
             found = resolve(token.raw, variable.pointer)
             if found is not None:
                 own[name] = str(found)
+                if not variable.accepts(own[name]):
+                    raise LookupError(f"the token answer's {name} is not what the toolkit expects")
     credentials = stored_token(token) | {"refresh_token": token.refresh_token}
     account = _profile(toolkit, integration, raw_scheme, credentials, own)
     scopes = token.scopes if token.scopes is not None else session.scopes

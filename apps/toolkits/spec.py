@@ -50,6 +50,10 @@ class Variable(Strict):
     pattern: str | None = None
     pointer: Pointer | None = None
 
+    def accepts(self, value: str) -> bool:
+        """Whether a value fits: the whole of it, one printable line (``$`` alone would let a last line break pass)."""
+        return value.isprintable() and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
+
 
 class CredentialField(Strict):
     """One input of the form on which a person enters credentials."""
