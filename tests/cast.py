@@ -30,7 +30,7 @@ class Api:
         self.client = Client()
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
-        given = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in headers.items()}
+        given: dict[str, Any] = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in headers.items()}
         if self.key:
             given.setdefault("HTTP_AUTHORIZATION", f"Bearer {self.key}")
         data = body if isinstance(body, (bytes, str)) else b"" if body is None else json.dumps(body)

@@ -160,7 +160,6 @@ class ConnectSession(Sealing, models.Model):
         indexes = [models.Index(fields=["expires_at"], name="connect_session_age")]
 
 
-
 class SandboxNote(models.Model):
     """A note that a person keeps in the sandbox toolkit's service."""
 

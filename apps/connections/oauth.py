@@ -80,7 +80,8 @@ def authorization_url(
 
 def exchange(scheme: OAuth2, client: OAuthClient, *, code: str, redirect_uri: str, verifier: str) -> Token:
     """The code for a token. Raises `TokenError`, `Unreachable`."""
-    further = {"code_verifier": verifier} if scheme.pkce else {}
+    further: dict[str, Any] = {"code_verifier": verifier} if scheme.pkce else {}
+    further |= scheme.token_params
     reader = _Reader(scheme.token, scheme.scope_separator)
     session = _session(WebApplicationClient(client.id), reader, "access_token_response")
     session.redirect_uri = redirect_uri
@@ -91,7 +92,6 @@ def exchange(scheme: OAuth2, client: OAuthClient, *, code: str, redirect_uri: st
             timeout=TOKEN_TIMEOUT,
             headers=ACCEPT,
             **_client_auth(scheme.client_auth, client),
-            **scheme.token_params,
             **further,
         )
     )
@@ -119,15 +119,15 @@ def client_token(scheme: ClientCredentials, client: OAuthClient, scopes: list[st
     """A token of the application itself. Raises `TokenError`, `Unreachable`."""
     reader = _Reader(scheme.token, scheme.scope_separator)
     session = _session(BackendApplicationClient(client.id), reader, "access_token_response")
-    scope = {"scope": scheme.scope_separator.join(scopes)} if scopes else {}
+    further: dict[str, Any] = {"scope": scheme.scope_separator.join(scopes)} if scopes else {}
+    further |= scheme.token_params
     return reader.read(
         lambda: session.fetch_token(
             _check_scheme(scheme.token_url),
             timeout=TOKEN_TIMEOUT,
             headers=ACCEPT,
             **_client_auth(scheme.client_auth, client),
-            **scheme.token_params,
-            **scope,
+            **further,
         )
     )
 
@@ -168,7 +168,7 @@ def _check_scheme(url: str) -> str:
     return url
 
 
-def _session(client: Any, reader: _Reader, hook: str) -> OAuth2Session:
+def _session(client: Any, reader: _Reader, hook: Any) -> OAuth2Session:
     session = OAuth2Session(client=client)
     http.mount(session, timeout=TOKEN_TIMEOUT)
     session.register_compliance_hook(hook, reader.normalise)

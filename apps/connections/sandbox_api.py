@@ -20,7 +20,9 @@ MOST_NOTES = 1000
 
 class NoteBody(serializers.Serializer[Any]):
     text = serializers.CharField(max_length=2000)
-    tags = serializers.ListField(child=serializers.CharField(max_length=50), max_length=20, required=False, default=list)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=50), max_length=20, required=False, default=list
+    )
 
 
 class SandboxView(ApiView):

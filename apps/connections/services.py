@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit, parse_qsl
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -234,7 +234,11 @@ def _future_id(integration: Integration, user: EndUser, allow_multiple: bool) ->
     if not allow_multiple:
         open_session = (
             ConnectSession.objects.filter(
-                integration=integration, end_user=user, used_at=None, allow_multiple=False, expires_at__gt=timezone.now()
+                integration=integration,
+                end_user=user,
+                used_at=None,
+                allow_multiple=False,
+                expires_at__gt=timezone.now(),
             )
             .order_by("-created_at")
             .first()

@@ -5,6 +5,6 @@ from celery import shared_task
 from . import services
 
 
-@shared_task(name="connections.forget_expired")  # type: ignore[misc] # celery has no types
+@shared_task(name="connections.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
     return services.forget_expired()

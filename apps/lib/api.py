@@ -327,7 +327,7 @@ def client_ip(request: HttpRequest) -> str:
     hops = settings.JACKFIELD_TRUSTED_PROXIES
     forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
     if hops and len(forwarded) >= hops:
-        return forwarded[-hops][:64]
+        return str(forwarded[-hops][:64])
     return str(request.META.get("REMOTE_ADDR", ""))[:64]
 
 

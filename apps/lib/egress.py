@@ -87,7 +87,9 @@ def is_permitted(ip: str, port: int, *, host: str = "") -> bool:
     candidates = [address]
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         candidates.append(address.ipv4_mapped)
-    if any(candidate in network for candidate in candidates for network in allowed.networks if _same(candidate, network)):
+    if any(
+        candidate in network for candidate in candidates for network in allowed.networks if _same(candidate, network)
+    ):
         return True
     return not any(address in network for network in FORBIDDEN if _same(address, network))
 

@@ -134,8 +134,8 @@ def send(outgoing: Outgoing) -> Answer:
             continue
         if last or not outgoing.safe or answer.status not in outgoing.retry_statuses:
             return _counted(answer, attempt)
-        wait = retry_after(answer)
-        wait = _backoff(attempt) if wait is None else wait
+        named = retry_after(answer)
+        wait = _backoff(attempt) if named is None else float(named)
         if wait > LONGEST_WAIT or not _wait(wait, deadline):
             return _counted(answer, attempt)
     raise AssertionError("the loop returns or raises")
@@ -370,8 +370,10 @@ class CurlAdapter(BaseAdapter):
             Outgoing(
                 method=request.method or "GET",
                 url=request.url or "",
-                headers={str(name): _text(value) for name, value in request.headers.items() if name != "Content-Length"},
-                body=body.encode() if isinstance(body, str) else body,  # type: ignore[arg-type] # requests-oauthlib gives text or bytes
+                headers={
+                    str(name): _text(value) for name, value in request.headers.items() if name != "Content-Length"
+                },
+                body=body.encode() if isinstance(body, str) else body,
                 timeout=self.timeout,
                 max_bytes=self.max_bytes,
                 follow=False,

@@ -13,7 +13,9 @@ SECRET_NAME = re.compile(
     r"client[-_]?assertion|code[-_]?verifier|x-api-key|session[-_]?id)",
     re.IGNORECASE,
 )
-NOT_SECRET = re.compile(r"(next_?page_?token|page_?token|sync_?token|tokens?_?(count|used|type)|max_?tokens)", re.IGNORECASE)
+NOT_SECRET = re.compile(
+    r"(next_?page_?token|page_?token|sync_?token|tokens?_?(count|used|type)|max_?tokens)", re.IGNORECASE
+)
 MIN_VALUE = 4  # shorter values would mask half a text
 
 

@@ -16,7 +16,11 @@ from django.urls import Resolver404, resolve
 from . import errors
 from .api import INTEGRATIONS, Envelope, as_failure, envelope_for
 
-ENVELOPES: tuple[tuple[str, Envelope], ...] = (("/v1/", INTEGRATIONS), ("/api/", INTEGRATIONS), ("/sandbox/", INTEGRATIONS))
+ENVELOPES: tuple[tuple[str, Envelope], ...] = (
+    ("/v1/", INTEGRATIONS),
+    ("/api/", INTEGRATIONS),
+    ("/sandbox/", INTEGRATIONS),
+)
 PAGES = "callback"  # GET …/integrations/callback answers a browser: it may need the cookie, and shows pages
 
 
@@ -50,5 +54,3 @@ def answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")
     return response
-
-

@@ -32,7 +32,13 @@ from .models import Execution
 log = logging.getLogger(__name__)
 
 LOGGED_CHARACTERS = 20_000
-TEXT_TYPES = ("text/", "application/xml", "application/javascript", "application/x-www-form-urlencoded", "image/svg+xml")
+TEXT_TYPES = (
+    "text/",
+    "application/xml",
+    "application/javascript",
+    "application/x-www-form-urlencoded",
+    "image/svg+xml",
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,12 @@ def execute(
 
 
 def _execute(
-    trace: _Trace, caller: Caller, tool_name: str, params: dict[str, Any], user_id: str | None, connection_id: str | None
+    trace: _Trace,
+    caller: Caller,
+    tool_name: str,
+    params: dict[str, Any],
+    user_id: str | None,
+    connection_id: str | None,
 ) -> Outcome:
     found = catalog().find_tool(tool_name)
     if found is None:
@@ -124,10 +135,7 @@ def _find_connection(
     A toolkit that was switched off goes on working for accounts that are connected. Raises `ToolkitNotEnabled`, `NotFound`.
     """
     rows = Connection.objects.filter(project=caller.project, toolkit=toolkit.slug).select_related("integration")
-    if user_id is not None:
-        rows = rows.filter(end_user__external_id=user_id)
-    else:
-        rows = rows.filter(end_user=None)
+    rows = rows.filter(end_user=None) if user_id is None else rows.filter(end_user__external_id=user_id)
     rows = rows.filter(pk=connection_id) if connection_id else rows.order_by("-is_primary", "-connected_at")
     connection = next(iter(rows[:1]), None)
     if connection is not None:

@@ -11,7 +11,7 @@ from .models import Execution
 BATCH = 5000
 
 
-@shared_task(name="runs.forget_old")  # type: ignore[misc] # celery has no types
+@shared_task(name="runs.forget_old")  # type: ignore[untyped-decorator] # celery has no types
 def forget_old() -> int:
     """Deletes executions past their time, in batches so that no statement holds the table for long."""
     limit = timezone.now() - timedelta(days=settings.JACKFIELD_EXECUTION_DAYS)

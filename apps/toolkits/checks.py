@@ -18,7 +18,9 @@ def check_catalog(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                                hint="JACKFIELD_TOOLKITS_DIR names folders of toolkit files."))  # fmt: skip
     for path in registry.files():
         toolkit, faults = registry.read_file(path)
-        found += [Error(str(fault), id="toolkits.E002", hint="See docs/toolkits.md for the format.") for fault in faults]
+        found += [
+            Error(str(fault), id="toolkits.E002", hint="See docs/toolkits.md for the format.") for fault in faults
+        ]
         if toolkit is not None:
             found += [Error(f"{path.name}: {fault}", id="toolkits.E003", hint="A hook is a function of hooks/<slug>.py.")
                       for fault in hooks.faults(toolkit)]  # fmt: skip

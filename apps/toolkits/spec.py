@@ -167,7 +167,7 @@ class Basic(Strict):
 
     type: Literal["basic"]
     username_title: str = "User name"
-    password_title: str = "Password"  # noqa: S105 - a label
+    password_title: str = "Password"
     description: str = ""
 
     @property
@@ -339,7 +339,9 @@ class Toolkit(Strict):
     headers: dict[str, str] = {}
     auth: list[Auth] = Field(min_length=1, description="The first is offered first.")
     profile: Profile | None = None
-    test: Call | None = Field(default=None, description="Proves that a credential works; absent, the profile call does.")
+    test: Call | None = Field(
+        default=None, description="Proves that a credential works; absent, the profile call does."
+    )
     failure: Failure | None = None
     rate_limit: RateLimit = RateLimit()
     retry: Retry = Retry()
@@ -449,7 +451,9 @@ def _tool_faults(toolkit: Toolkit, tool: Tool) -> list[str]:
     in_path = {name for name, parameter in tool.parameters.items() if parameter.into == "path"}
     wire = {tool.parameters[name].wire_name or name for name in in_path}
     used = set(PLACEHOLDER.findall(tool.path))
-    faults += [f"path: {{{name}}} has no parameter" for name in used - wire - set(toolkit.variables) - BUILT_IN_VARIABLES]
+    faults += [
+        f"path: {{{name}}} has no parameter" for name in used - wire - set(toolkit.variables) - BUILT_IN_VARIABLES
+    ]
     faults += [f"parameters: {name} is in the path, which does not name it" for name in wire - used]
     places = {parameter.into for parameter in tool.parameters.values()} & {"body", "form", "multipart", "raw"}
     if len(places) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from django.http import HttpRequest
 
@@ -180,7 +181,7 @@ def _member(jwt: str, project_id: str, request: HttpRequest) -> Caller:
     )
 
 
-def role_in(user: User, workspace_id: object, roles: Iterable[str] = ()) -> str | None:
+def role_in(user: User, workspace_id: UUID) -> str | None:
     """The person's role in a workspace; an installation's superuser is an owner everywhere."""
     if user.is_superuser:
         return Role.OWNER

@@ -25,7 +25,7 @@ def _keys() -> list[CheckMessage]:
     try:
         keys = parse_keys(settings.JACKFIELD_ENCRYPTION_KEYS)
     except BadKeys as error:
-        hint = "JACKFIELD_ENCRYPTION_KEYS (or the file of JACKFIELD_ENCRYPTION_KEYS_FILE): id:base64 of 32 bytes, comma-separated."
+        hint = "JACKFIELD_ENCRYPTION_KEYS, or the file of JACKFIELD_ENCRYPTION_KEYS_FILE: id:base64 of 32 bytes, commas between."
         return [Error(f"The encryption keys are not usable: {error}.", hint=hint, id="jackfield.E001")]
     if settings.PRODUCTION and any(key_id.startswith(DEVELOPMENT_MARK) for key_id in keys):
         found.append(

@@ -5,6 +5,6 @@ from celery import shared_task
 from . import idempotency, quota
 
 
-@shared_task(name="workspaces.forget_expired")  # type: ignore[misc] # celery has no types
+@shared_task(name="workspaces.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
     return idempotency.forget_expired() + quota.forget_expired()

@@ -16,6 +16,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 THREADS = "64"
+QUEUES = "maintenance,runs,steps,deliveries,refresh"
 PORT_PATIENCE = 6.0  # seconds; a predecessor that was killed with -9 lets go of its port within three
 
 
@@ -89,7 +90,9 @@ class Command(BaseCommand):
                     return
                 except OSError as error:
                     if time.monotonic() > deadline:
-                        raise CommandError(f"Port {port} of {host} is not free ({error.strerror}): use --port.") from None
+                        raise CommandError(
+                            f"Port {port} of {host} is not free ({error.strerror}): use --port."
+                        ) from None
             time.sleep(0.2)
 
     def _serve(self, host: str, port: int, facts: dict[str, Any]) -> None:
@@ -97,12 +100,16 @@ class Command(BaseCommand):
 
         os.chdir(settings.BASE_DIR)
         python = sys.executable
-        web = [python, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1",
-               "--blocking-threads", THREADS, "--backlog", "1024", "--workers-kill-timeout", "3", "--respawn-failed-workers",
-               "--no-ws", "--log-level", "warning", "config.wsgi:application"]  # fmt: skip
-        worker = [python, "-W", "ignore", "-m", "celery", "--quiet", "-A", "config", "worker", "--beat", "--pool", "threads", "--concurrency", "4",
-                  "--queues", "maintenance,runs,steps,deliveries,refresh", "--without-gossip", "--without-mingle",
-                  "--without-heartbeat", "--loglevel", "WARNING"]  # fmt: skip
+        web = [
+            *(python, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1"),
+            *("--blocking-threads", THREADS, "--backlog", "1024", "--workers-kill-timeout", "3"),
+            *("--respawn-failed-workers", "--no-ws", "--log-level", "warning", "config.wsgi:application"),
+        ]
+        worker = [
+            *(python, "-W", "ignore", "-m", "celery", "--quiet", "-A", "config", "worker", "--beat"),
+            *("--pool", "threads", "--concurrency", "4", "--queues", QUEUES, "--loglevel", "WARNING"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ]
         supervisor = Supervisor([Child("web", web), Child("worker", worker)], self._say)
         supervisor.run(lambda: self._announce(facts))
 
