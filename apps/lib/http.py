@@ -207,6 +207,13 @@ class _Handle(threading.local):
 _handle = _Handle()
 
 
+class _Opened(socket.socket):
+    """A socket for libcurl, which works on a duplicate of it: this one is closed as soon as nobody holds it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class _Exchange:
     """The callbacks of one request."""
 
@@ -226,7 +233,7 @@ class _Exchange:
         if not egress.is_permitted(ip, port, host=self.host):
             self.refused = ip
             return pycurl.SOCKET_BAD
-        opened = socket.socket(family, kind, protocol)
+        opened = _Opened(family, kind, protocol)
         if kind == socket.SOCK_STREAM:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened

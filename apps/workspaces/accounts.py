@@ -34,7 +34,7 @@ from .models import Membership, Role, User, Workspace
 log = logging.getLogger(__name__)
 
 MFA_PLACE = "mfa_authenticator:data"  # allauth names no row where it encrypts
-SEALED_SECRET = "sealed_secret"  # noqa: S105 - a member of SocialApp.settings
+SEALED_SECRET = "sealed_secret"
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has no types
