@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
-from unfold.decorators import display
 
 from apps.lib.errors import Failure
 from apps.toolkits.registry import catalog
@@ -24,6 +23,7 @@ from apps.workspaces.admin_base import (
     ProjectFilter,
     ReadOnly,
     ScopedAdmin,
+    display,
     own_project,
     projects_of,
     row_action,
@@ -44,7 +44,9 @@ class ToolkitFilter(OwnFilter):
     parameter_name = field = "toolkit"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        slugs = Integration.objects.filter(project__in=projects_of(request)).values_list("toolkit", flat=True).distinct()
+        slugs = (
+            Integration.objects.filter(project__in=projects_of(request)).values_list("toolkit", flat=True).distinct()
+        )
         return [(slug, name_of(slug)) for slug in sorted(slugs)]
 
 
@@ -154,7 +156,9 @@ class IntegrationAdmin(ScopedAdmin):
             except Failure as failure:
                 form.refuse(failure)
             else:
-                messages.success(request, f"{saved} is on for {project.name}." if not integration else f"{saved} is saved.")
+                messages.success(
+                    request, f"{saved} is on for {project.name}." if not integration else f"{saved} is saved."
+                )
                 return redirect(self.change_url(saved.pk))
         if not editable:
             for field in form.fields.values():
@@ -196,8 +200,7 @@ class IntegrationAdmin(ScopedAdmin):
         link = make_link(Link(obj.project_id, form.cleaned_data["user_id"], obj.toolkit, back, test=True))
         return HttpResponseRedirect(link)
 
-    @row_action("Switch off", icon="power_settings_new",
-                confirm="Switch this toolkit off? Nobody can connect anew; connected accounts keep working.")  # fmt: skip
+    @row_action("Switch off", icon="power_settings_new")
     def disable(self, request: HttpRequest, obj: Integration) -> None:
         services.disable(obj.project, obj.toolkit, actor_of(request))
         messages.success(request, f"{obj} is off. Connected accounts keep working.")
@@ -207,8 +210,7 @@ class IntegrationAdmin(ScopedAdmin):
         services.configure(obj.project, obj.toolkit, actor_of(request))
         messages.success(request, f"{obj} is on.")
 
-    @row_action("Switch off and disconnect all", permission="disconnect", icon="link_off", danger=True,
-                confirm="Switch this toolkit off and disconnect every account? Each person would have to connect again.")  # fmt: skip
+    @row_action("Switch off and disconnect all", permission="disconnect", icon="link_off", danger=True)
     def disable_and_revoke(self, request: HttpRequest, obj: Integration) -> None:
         services.disable(obj.project, obj.toolkit, actor_of(request), revoke=True)
         messages.success(request, f"{obj} is off and every account is disconnected.")
@@ -218,7 +220,9 @@ class IntegrationAdmin(ScopedAdmin):
         integration: Integration = self.own_object(request, object_id)
         rows = integration.connections.select_related("end_user")
         connection = rows.filter(pk=request.GET.get("connectionId", "")[:40].replace("\x00", "")).first()
-        reason = "" if connection else FLOW_REASONS.get(request.GET.get("message", ""), FLOW_REASONS["connection_failed"])
+        reason = (
+            "" if connection else FLOW_REASONS.get(request.GET.get("message", ""), FLOW_REASONS["connection_failed"])
+        )
         context = {
             "integration": integration,
             "connection": connection,
@@ -262,20 +266,31 @@ class ConnectionAdmin(ReadOnly, ScopedAdmin):
     search_fields = ("=id", "end_user__external_id", "account_label", "account_id", "label")
     ordering = ("-created_at",)
     fieldsets = (
-        (None, {"fields": ("account", "toolkit_name", "state", "problem", "end_user", "project", "label")}),
+        (None, {"fields": ("account_name", "toolkit_name", "state", "problem", "end_user", "project", "label")}),
         ("Credential", {"fields": ("auth_type", "scope_list", "missing_scopes", "expires_at", "refreshed_at")}),
         ("Times", {"fields": ("connected_at", "last_used_at")}),
     )
     readonly_fields = (
-        "account", "toolkit_name", "state", "problem", "end_user", "project", "label", "auth_type", "scope_list",
+        "account_name", "toolkit_name", "state", "problem", "end_user", "project", "label", "auth_type", "scope_list",
         "missing_scopes", "expires_at", "refreshed_at", "connected_at", "last_used_at",
     )  # fmt: skip
     row_actions = ("refresh_now", "test", "confirm", "disconnect")
     actions = ("refresh_chosen", "test_chosen", "disconnect_chosen")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Connection]:
-        rows = super().get_queryset(request).defer("credentials") if request.method == "GET" else super().get_queryset(request)
-        return rows.select_related("project__workspace", "integration", "end_user")  # type: ignore[no-any-return]
+        rows = (
+            super().get_queryset(request).defer("credentials")
+            if request.method == "GET"
+            else super().get_queryset(request)
+        )
+        return rows.select_related("project__workspace", "integration", "end_user")
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Connection | None:
+        """With a masked label where it is only to be shown, since headings are made of it too."""
+        found: Connection | None = super().get_object(request, object_id, from_field)
+        if found is not None and request.method == "GET":
+            found.account_label = masked(found.account_label)
+        return found
 
     def has_use_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, EDITORS, obj)
@@ -286,6 +301,10 @@ class ConnectionAdmin(ReadOnly, ScopedAdmin):
     @display(description="Account", ordering="account_label", header=True)
     def account(self, row: Connection) -> tuple[str, str]:
         return masked(row.account_label) or "(no name)", row.pk
+
+    @display(description="Account")
+    def account_name(self, row: Connection) -> str:
+        return masked(row.account_label) or "(no name)"
 
     @display(description="Toolkit", ordering="toolkit")
     def toolkit_name(self, row: Connection) -> str:
@@ -313,7 +332,9 @@ class ConnectionAdmin(ReadOnly, ScopedAdmin):
         return super().change_view(request, object_id, form_url, {"title": title, "subtitle": None})
 
     def facts(self, request: HttpRequest, obj: Connection) -> dict[str, Any]:
-        tool = f"{reverse('admin:runs_execution_try')}?project={obj.project_id}&toolkit={obj.toolkit}&connection={obj.pk}"
+        tool = (
+            f"{reverse('admin:runs_execution_try')}?project={obj.project_id}&toolkit={obj.toolkit}&connection={obj.pk}"
+        )
         calls = f"{reverse('admin:runs_execution_changelist')}?q={obj.pk}"
         links = [("Executions with it", calls, "list")]
         if self.has_use_permission(request, obj) and obj.status == Connection.Status.ACTIVE:

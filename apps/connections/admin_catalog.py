@@ -80,7 +80,9 @@ def list_context(request: HttpRequest) -> dict[str, Any]:
         "query": query.urlencode(),
         "as_list": request.GET.get("view") == "list",
         "categories": sorted({name for toolkit in toolkits for name in toolkit.categories}),
-        "auth_names": [(kind, AUTH_NAMES[kind]) for kind in AUTH_NAMES if any(kind in t.auth_by_type for t in toolkits)],
+        "auth_names": [
+            (kind, AUTH_NAMES[kind]) for kind in AUTH_NAMES if any(kind in t.auth_by_type for t in toolkits)
+        ],
         "enabled": set(
             Integration.objects.enabled().filter(project__in=projects_of(request)).values_list("toolkit", flat=True)
         ),
@@ -97,7 +99,8 @@ def toolkit_or_404(slug: str) -> Toolkit:
 
 def detail_context(request: HttpRequest, toolkit: Toolkit) -> dict[str, Any]:
     integrations = {
-        row.project_id: row for row in Integration.objects.filter(toolkit=toolkit.slug, project__in=projects_of(request))
+        row.project_id: row
+        for row in Integration.objects.filter(toolkit=toolkit.slug, project__in=projects_of(request))
     }
     places = [
         (project, integrations.get(project.pk), may(request, EDITORS, project.workspace_id))
@@ -118,7 +121,7 @@ def scopes_of(toolkit: Toolkit) -> list[tuple[str, str, bool]]:
     scheme = toolkit.auth_by_type.get("oauth2") or toolkit.auth_by_type.get("client_credentials")
     if scheme is None:
         return []
-    meanings: dict[str, str] = {scope: "" for scope in scheme.scopes} | dict(getattr(scheme, "available_scopes", {}))
+    meanings: dict[str, str] = dict.fromkeys(scheme.scopes, "") | dict(getattr(scheme, "available_scopes", {}))
     return [(scope, meaning, scope in scheme.scopes) for scope, meaning in meanings.items()]
 
 

@@ -42,7 +42,10 @@ class IntegrationForm(forms.Form):
 
     display_name = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget)
     client_id = forms.CharField(
-        label="OAuth client id", required=False, max_length=500, widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"})
+        label="OAuth client id",
+        required=False,
+        max_length=500,
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
     )
     client_secret = forms.CharField(
         label="OAuth client secret",
@@ -177,7 +180,8 @@ class TestConnectForm(forms.Form):
     """For whom to connect an account when trying an integration out."""
 
     user_id = forms.CharField(
-        label="End user id", max_length=255, initial="test-user", widget=UnfoldAdminTextInputWidget(attrs={"required": True})
+        label="End user id",
+        max_length=255,
+        initial="test-user",
+        widget=UnfoldAdminTextInputWidget(attrs={"required": True}),
     )
-
-
