@@ -151,7 +151,7 @@ def revoke(scheme: OAuth2, client: OAuthClient, credentials: dict[str, Any]) -> 
             body |= {"client_id": client.id} | ({"client_secret": client.secret} if client.secret else {})
         try:
             answer = session.post(_check_scheme(scheme.revocation_url), data=body, auth=auth, headers=ACCEPT)
-        except (Unreachable, TokenError) as error:
+        except (Unreachable, TokenError, requests.RequestException) as error:
             log.warning("revocation failed: %s", error)
             continue
         done = answer.ok or done
@@ -201,13 +201,15 @@ class _Reader:
             call()
         except (OAuth2Error, Warning) as error:
             raise TokenError(getattr(error, "error", "") or "invalid_answer", str(error)[:300]) from None
+        except requests.RequestException as error:  # an address that requests does not take for one
+            raise TokenError("invalid_request", str(error)[:300]) from None
         if self.token is None:
             raise TokenError("invalid_answer", "The provider's answer was not understood.")
         return self.token
 
     def normalise(self, response: requests.Response) -> requests.Response:
         payload = _payload(response)
-        error = _error_of(payload, response.status_code)
+        error = _error_of(payload, response)
         if error is not None:
             raise error
         access_token = resolve(payload, self.places.access_token)
@@ -243,7 +245,7 @@ def _payload(response: requests.Response) -> dict[str, Any]:
     return payload if isinstance(payload, dict) else {}
 
 
-def _error_of(payload: dict[str, Any], status: int) -> TokenError | None:
+def _error_of(payload: dict[str, Any], response: requests.Response) -> TokenError | None:
     error = payload.get("error")
     if error is None and payload.get("ok") is not False:
         return None
@@ -251,17 +253,24 @@ def _error_of(payload: dict[str, Any], status: int) -> TokenError | None:
         payload = {"error_description": error.get("message", "")} | payload
         error = error.get("code") or error.get("type")
     code = str(error or "unknown_error")[:100]
-    if status == 429 or status >= 500:
-        return TokenError("temporarily_unavailable", code)
+    if _is_temporary(response):
+        return TokenError("temporarily_unavailable", code, retry_after=_retry_after(response))
     return TokenError(code, str(payload.get("error_description", ""))[:300], dead=code in DEAD_GRANT)
 
 
 def _unusable(response: requests.Response) -> TokenError:
-    if response.status_code == 429 or response.status_code >= 500:
-        wait = response.headers.get("Retry-After", "")
-        return TokenError("temporarily_unavailable", f"The provider answered {response.status_code}.",
-                          retry_after=int(wait) if wait.isdigit() else None)  # fmt: skip
+    if _is_temporary(response):
+        said = f"The provider answered {response.status_code}."
+        return TokenError("temporarily_unavailable", said, retry_after=_retry_after(response))
     return TokenError("invalid_answer", f"The provider answered {response.status_code} without a token.")
+
+
+def _is_temporary(response: requests.Response) -> bool:
+    return response.status_code == 429 or response.status_code >= 500
+
+
+def _retry_after(response: requests.Response) -> int | None:
+    return http.seconds_of(response.headers.get("Retry-After", ""))
 
 
 def _text(value: Any) -> str:

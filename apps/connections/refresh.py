@@ -16,8 +16,9 @@ from typing import Any
 from django.utils import timezone
 
 from apps.lib.db import release
-from apps.lib.errors import ConnectionExpired, RefreshUnavailable, Unreachable
+from apps.lib.errors import ConnectionExpired, NotConnected, RefreshUnavailable, Unreachable
 from apps.lib.ids import row_id
+from apps.toolkits.request import BadParameters
 from apps.toolkits.spec import ClientCredentials, OAuth2
 from apps.workspaces.audit import SYSTEM, record
 
@@ -27,8 +28,8 @@ from .models import Connection
 log = logging.getLogger(__name__)
 
 LONGEST_MARGIN = 60.0  # seconds before expiry from which a token counts as stale
-LEASE = timedelta(seconds=25)  # beyond the 10 s a token call may take, with room for slow writes and clocks apart
-PATIENCE = 20.0  # seconds that a caller waits for somebody else's refresh
+LEASE = timedelta(seconds=20)  # beyond the 10 s a token call may take, with room for slow writes and clocks apart
+PATIENCE = 22.0  # seconds that a caller waits for somebody else's refresh; longer than the lease of one who was killed
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 60.0
 
 
@@ -71,8 +72,7 @@ def fresh_credentials(connection: Connection, *, failed_version: int | None = No
 def _refreshed(connection: Connection, failed_version: int | None) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE
     while True:
-        connection.refresh_from_db()
-        credentials: dict[str, Any] = connection.unseal("credentials") or {}
+        credentials = _read_again(connection)
         now = timezone.now()
         if connection.status == Connection.Status.EXPIRED:
             raise expired(connection)
@@ -84,10 +84,20 @@ def _refreshed(connection: Connection, failed_version: int | None) -> dict[str, 
         owner = row_id()
         if _take_lease(connection, owner, now):
             return _refresh_with_lease(connection, credentials, owner, failed_version)
-        if time.monotonic() >= deadline:
+        if _is_still_good(connection, failed_version) or time.monotonic() >= deadline:
             return _make_do(connection, credentials, failed_version)
         release()
         time.sleep(random.uniform(0.03, 0.12))  # noqa: S311 - jitter
+
+
+def _read_again(connection: Connection) -> dict[str, Any]:
+    """The row as it is by now. Raises `NotConnected` where it was disconnected meanwhile."""
+    try:
+        connection.refresh_from_db()
+    except Connection.DoesNotExist:
+        raise NotConnected("The account was disconnected meanwhile.") from None
+    credentials: dict[str, Any] = connection.unseal("credentials") or {}
+    return credentials
 
 
 def _take_lease(connection: Connection, owner: str, now: datetime) -> bool:
@@ -97,33 +107,40 @@ def _take_lease(connection: Connection, owner: str, now: datetime) -> bool:
 
 def _make_do(connection: Connection, credentials: dict[str, Any], failed_version: int | None) -> dict[str, Any]:
     """The old token while it is still good; else the provider's trouble is the caller's."""
-    now = timezone.now()
-    still_good = connection.expires_at is None or connection.expires_at > now
-    if still_good and connection.version != failed_version:
+    if _is_still_good(connection, failed_version):
         return credentials
-    wait = connection.refresh_not_before - now if connection.refresh_not_before else timedelta(seconds=1)
+    wait = connection.refresh_not_before - timezone.now() if connection.refresh_not_before else timedelta(seconds=1)
     raise RefreshUnavailable(retry_after=max(1, int(wait.total_seconds()) + 1))
+
+
+def _is_still_good(connection: Connection, failed_version: int | None) -> bool:
+    """Whether the old token may serve on: stale, but neither expired nor the one that the provider just refused."""
+    in_time = connection.expires_at is None or connection.expires_at > timezone.now()
+    return in_time and connection.version != failed_version
 
 
 def _refresh_with_lease(
     connection: Connection, credentials: dict[str, Any], owner: str, failed_version: int | None
 ) -> dict[str, Any]:
-    release()
     try:
         token = _call_provider(connection, credentials)
     except oauth.TokenError as error:
         if error.dead:
             if _end(connection, f"the provider refused the refresh: {error.code}", owner=owner):
                 raise expired(connection) from None
-            # Somebody else wrote a newer version meanwhile: theirs counts.
-            connection.refresh_from_db()
-            return fresh_credentials(connection)
-        _back_off(connection, owner, str(error), error.retry_after)
-        return _make_do(connection, credentials, failed_version)
-    except Unreachable as error:
-        _back_off(connection, owner, error.text, None)
-        return _make_do(connection, credentials, failed_version)
-    return _store(connection, credentials, token, owner)
+            return _take_what_is_there(connection)
+        won = _back_off(connection, owner, str(error), error.retry_after)
+    except (Unreachable, BadParameters) as error:
+        won = _back_off(connection, owner, str(error), None)
+    else:
+        return _store(connection, credentials, token, owner)
+    return _make_do(connection, credentials, failed_version) if won else _take_what_is_there(connection)
+
+
+def _take_what_is_there(connection: Connection) -> dict[str, Any]:
+    """After somebody else wrote a newer version: theirs counts."""
+    _read_again(connection)
+    return fresh_credentials(connection)
 
 
 def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth.Token:
@@ -137,6 +154,7 @@ def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth
         scheme = access.filled(access.scheme_for(connection, toolkit), integration, values)
     except LookupError as error:
         raise oauth.TokenError("no_scheme", str(error)) from None
+    release()
     if isinstance(scheme, ClientCredentials):
         return oauth.client_token(scheme, client, integration.scopes or scheme.scopes)
     if isinstance(scheme, OAuth2):
@@ -164,8 +182,7 @@ def _store(connection: Connection, old: dict[str, Any], token: oauth.Token, owne
     won = Connection.objects.filter(pk=connection.pk, version=connection.version, lease_owner=owner).update(**changes)
     if not won:
         log.warning("connection %s was written by somebody else during its refresh", connection.pk)
-        connection.refresh_from_db()
-        return connection.unseal("credentials") or {}
+        return _take_what_is_there(connection)
     record(SYSTEM, "connection.refreshed", connection.pk, project=connection.project)
     for name, value in changes.items():
         setattr(connection, name, value)
@@ -194,18 +211,21 @@ def _end(connection: Connection, reason: str, *, owner: str | None = None) -> bo
     return bool(won)
 
 
-def _back_off(connection: Connection, owner: str, reason: str, retry_after: int | None) -> None:
+def _back_off(connection: Connection, owner: str, reason: str, retry_after: int | None) -> bool:
+    """Notes when to try again; False where a newer version stands there by now."""
     failures = min(connection.refresh_failures + 1, 1000)
     seconds = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
     wait = max(seconds, min(float(retry_after or 0), LONGEST_BACKOFF))
     connection.refresh_not_before = timezone.now() + timedelta(seconds=wait)
-    Connection.objects.filter(pk=connection.pk, version=connection.version, lease_owner=owner).update(
+    rows = Connection.objects.filter(pk=connection.pk, version=connection.version, lease_owner=owner)
+    won = rows.update(
         lease_owner="",
         lease_until=None,
         refresh_failures=failures,
         refresh_not_before=connection.refresh_not_before,
         error=f"refresh failed for now: {reason}"[:300],
     )
+    return bool(won)
 
 
 def expired(connection: Connection) -> ConnectionExpired:

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -99,8 +99,7 @@ def _check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
         if name == "variables":
             faults |= _variable_faults(toolkit, value)
         elif name in Integration.URL_SETTINGS:
-            parts = urlsplit(str(value))
-            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+            if not isinstance(value, str) or not http.is_plain_url(value):
                 faults[f"settings.{name}"] = ["Must be an absolute http or https URL."]
         elif name != "issuer":
             faults[f"settings.{name}"] = ["Unknown setting."]
@@ -348,6 +347,9 @@ def finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) -> 
     """The provider's code for a stored connection. Raises `FlowError`."""
     try:
         connection = _finish_oauth(session, code, iss, actor)
+    except FlowError as error:
+        end_session(session, error.code)
+        raise
     except (oauth.TokenError, Failure, BadParameters, LookupError) as error:
         log.warning("connecting %s failed: %s", session.integration.toolkit, error)
         end_session(session, "connection_failed")
@@ -539,15 +541,13 @@ def store_connection(
     }
     with transaction.atomic():
         existing = _renewed_by(session, account)
-        if existing is not None:
-            connection = existing
-            for name, value in fields.items():
-                setattr(connection, name, value)
-            connection.version += 1
-            connection.seal("credentials", credentials)
-            connection.save()
-        else:
-            connection = _insert(session, credentials, fields)
+        connection = _insert(session, credentials, fields) if existing is None else None
+        if connection is None:
+            # Two flows of one person ended at the same moment: the later one renews what the earlier one made.
+            existing = existing or _renewed_by(session, account)
+            if existing is None:
+                raise FlowError("connection_failed", session)
+            connection = _renew(existing, credentials, fields)
         record(
             actor,
             "connection.renewed" if existing else "connection.created",
@@ -573,7 +573,22 @@ def _renewed_by(session: ConnectSession, account: Account) -> Connection | None:
     return next((row for row in found if row.pk == session.connection_id), found[0] if found else None)
 
 
-def _insert(session: ConnectSession, credentials: dict[str, Any], fields: dict[str, Any]) -> Connection:
+def _renew(connection: Connection, credentials: dict[str, Any], fields: dict[str, Any]) -> Connection:
+    same_account = fields["account_id"] and fields["account_id"] == connection.account_id
+    if same_account and credentials.get("refresh_token") == "":
+        # Some providers give a refresh token at the first consent only; the account's own goes on being good.
+        kept = connection.unseal("credentials") or {}
+        credentials = credentials | {"refresh_token": kept.get("refresh_token", "")}
+    for name, value in fields.items():
+        setattr(connection, name, value)
+    connection.version += 1
+    connection.seal("credentials", credentials)
+    connection.save()
+    return connection
+
+
+def _insert(session: ConnectSession, credentials: dict[str, Any], fields: dict[str, Any]) -> Connection | None:
+    """The new row; None where somebody else has just made it."""
     connection = Connection(
         id=session.connection_id,
         project=session.project,
@@ -588,15 +603,15 @@ def _insert(session: ConnectSession, credentials: dict[str, Any], fields: dict[s
         with transaction.atomic():
             connection.save(force_insert=True)
     except IntegrityError:
-        raise FlowError("connection_failed", session) from None
+        return None
     return connection
 
 
 def result_url(session: ConnectSession, **result: str) -> str:
     """The return URL with the result in its query: its own query and fragment survive, a colliding name is overwritten."""
     parts = urlsplit(session.redirect_url)
-    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in result]
-    return urlunsplit(parts._replace(query=urlencode([*kept, *result.items()])))
+    kept = [part for part in parts.query.split("&") if part and unquote_plus(part.partition("=")[0]) not in result]
+    return urlunsplit(parts._replace(query="&".join([*kept, urlencode(result)])))
 
 
 # -- Connections -----------------------------------------------------------------------------------------------------

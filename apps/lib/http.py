@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import random
+import re
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import certifi
 import pycurl
@@ -42,6 +43,13 @@ USER_AGENT = "Jackfield/0.1"
 
 # No byte of the request left us in these cases, so that any method may be tried again.
 NEVER_SENT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_HOST})
+# Seconds that a connection may have been idle to carry what must not be sent twice: many servers close after five.
+LONGEST_IDLE = 4
+# No control characters but the tab in a header (RFC 9110 section 5.5); none, no blank and no backslash in a URL, which
+# parsers disagree about.
+BAD_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
+BAD_IN_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,12 @@ def _wait(seconds: float, deadline: float) -> bool:
 
 def retry_after(answer: Answer, header: str = "Retry-After") -> int | None:
     """Seconds of a Retry-After (RFC 9110 section 10.2.3: a number, or a date); None where there is none."""
-    value = answer.header(header).strip()
+    return seconds_of(answer.header(header))
+
+
+def seconds_of(value: str) -> int | None:
+    """What a Retry-After says, in seconds from now."""
+    value = value.strip()
     if not value:
         return None
     try:
@@ -178,9 +191,7 @@ def _follow(outgoing: Outgoing, deadline: float) -> Answer:
         location = answer.header("location")
         if not outgoing.follow or answer.status not in REDIRECTS or not location or outgoing.secret_in_url:
             return answer
-        target = urljoin(url, location)
-        if urlsplit(target).scheme not in {"http", "https"}:
-            raise AddressRefused("The provider redirects to an address that is not http or https.")
+        target = _target(url, location)
         same = _origin(target) == _origin(url)
         if method not in {"GET", "HEAD"} and not (answer.status in {307, 308} and same):
             return answer
@@ -190,6 +201,32 @@ def _follow(outgoing: Outgoing, deadline: float) -> Answer:
             headers = {name: value for name, value in headers.items() if name.lower() not in outgoing.sensitive}
         url = target
     raise Unreachable("The provider redirects too often.")
+
+
+def _target(url: str, location: str) -> str:
+    """Where a Location leads; blanks and bytes beyond ASCII are escaped as browsers do it. Raises `AddressRefused`."""
+    try:
+        target = urljoin(url, quote(location.encode("latin-1"), safe=PRINTABLE))
+        _check_url(target)
+    except (ValueError, AddressRefused):
+        raise AddressRefused("The provider redirects to an address that may not be called.") from None
+    return target
+
+
+def _check_url(url: str) -> None:
+    """Raises `AddressRefused`."""
+    if not is_plain_url(url):
+        raise AddressRefused("The address is not a valid http or https URL.")
+
+
+def is_plain_url(url: str) -> bool:
+    """Whether this is an absolute http or https URL that no two parsers can read differently; no user and password."""
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.username is None and parts.port != 0
+    except ValueError:
+        return False
+    return whole and parts.scheme in {"http", "https"} and not BAD_IN_URL.search(url)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -226,6 +263,7 @@ class _Exchange:
         self.header_lines: list[bytes] = []
         self.too_large = False
         self.refused = ""
+        self.sent = 0
 
     def open_socket(self, purpose: int, address: Any) -> Any:
         family, kind, protocol, target = address
@@ -237,6 +275,11 @@ class _Exchange:
         if kind == socket.SOCK_STREAM:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened
+
+    def send_once(self, *addresses: Any) -> int:
+        """Keeps libcurl from sending again, unasked, what broke off on a connection that it had kept open."""
+        self.sent += 1
+        return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
 
     def on_header(self, line: bytes) -> None:
         if line.startswith(b"HTTP/"):
@@ -266,6 +309,7 @@ def _perform(
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise TimedOut
+    _check_url(url)
     exchange = _Exchange(url, outgoing.max_bytes)
     curl = _handle.curl
     curl.reset()
@@ -291,8 +335,6 @@ def _prepare(
     body: bytes | None,
     remaining: float,
 ) -> None:
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise AddressRefused("Only http and https are called.")
     lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
     names = {name.lower() for name in headers}
     if "user-agent" not in names:
@@ -300,8 +342,13 @@ def _prepare(
     if "accept" not in names:
         lines.append("Accept: */*")
     lines.append("Expect:")  # no wait for 100-continue
+    if any(BAD_IN_HEADER.search(line) for line in lines):
+        raise Unreachable("A header of the request has control characters.")
     curl.setopt(pycurl.URL, url.encode())
     curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
+    if not outgoing.safe:
+        curl.setopt(pycurl.PREREQFUNCTION, exchange.send_once)
+        curl.setopt(pycurl.MAXAGE_CONN, LONGEST_IDLE)
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     curl.setopt(pycurl.PROXY, "")  # libcurl would read http_proxy, past the address check
     curl.setopt(pycurl.NOSIGNAL, 1)
@@ -332,6 +379,8 @@ def _failure(exchange: _Exchange, error: pycurl.error) -> Unreachable:
         found = AddressRefused()
     elif exchange.too_large or code == pycurl.E_FILESIZE_EXCEEDED:
         found = AnswerTooLarge()
+    elif exchange.sent > 1:
+        found = Unreachable("The provider closed the connection without an answer.")
     elif code == pycurl.E_OPERATION_TIMEDOUT:
         found = TimedOut()
     elif code in {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL}:
