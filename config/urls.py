@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from apps.lib import openapi
 from apps.lib.pages import error_page
 from apps.workspaces import health
 
@@ -16,7 +17,9 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("docs", openapi.try_it, name="docs"),
     path("docs/errors", error_page, name="docs_errors"),
+    path("openapi.json", openapi.description, name="openapi"),
     path("", include("apps.workspaces.urls")),
     path("", include("apps.connections.urls")),
     path("v1/<str:app_id>/", include("apps.workspaces.api.urls")),

@@ -18,11 +18,13 @@ from apps.workspaces.models import EndUser
 
 from .. import services
 from ..models import Connection, ConnectSession, Integration
+from . import schema
 from . import serializers as s
 
 SEARCH_PAGE = 20
 
 
+@schema.available
 class AvailableView(ProjectView):
     """GET available: the curated toolkits, or a search of the whole catalog."""
 
@@ -35,6 +37,7 @@ class AvailableView(ProjectView):
         return json_answer({"integrations": [s.available_row(toolkit) for toolkit in rows], "nextCursor": cursor})
 
 
+@schema.config
 class ConfigView(ProjectView):
     """GET config: what the project has switched on."""
 
@@ -47,6 +50,7 @@ class ConfigView(ProjectView):
         return json_answer({"app_id": app_id, "integrations": integrations, "nextCursor": cursor})
 
 
+@schema.configure
 class ConfigureView(ProjectView):
     """POST configure: switches a toolkit on, or changes it."""
 
@@ -68,6 +72,7 @@ class ConfigureView(ProjectView):
         return json_answer(s.integration_row(integration))
 
 
+@schema.configured
 class ConfiguredView(ProjectView):
     """DELETE configure/{toolkit}: switches it off."""
 
@@ -81,6 +86,7 @@ class ConfiguredView(ProjectView):
         return HttpResponse(status=204)
 
 
+@schema.connect
 class ConnectView(ProjectView):
     """POST connect: begins a flow."""
 
@@ -104,6 +110,7 @@ class ConnectView(ProjectView):
         return json_answer({"authUrl": started.url, "connectionRequestId": started.connection_id})
 
 
+@schema.connections
 class ConnectionsView(ProjectView):
     """GET connections: a user's own; all of the project for a key."""
 
@@ -139,6 +146,7 @@ def find_connection(view: ProjectView, connection_id: str) -> Connection:
     return connection
 
 
+@schema.connection
 class ConnectionView(ProjectView):
     """GET and DELETE connections/{id}."""
 
@@ -172,6 +180,7 @@ class ConnectionView(ProjectView):
         return HttpResponse(status=204)
 
 
+@schema.confirm
 class ConfirmView(ProjectView):
     """POST connections/{id}/confirm."""
 
@@ -182,6 +191,7 @@ class ConfirmView(ProjectView):
         return json_answer(s.connection_row(connection))
 
 
+@schema.end_users
 class EndUsersView(ProjectView):
     """GET end-users."""
 
@@ -193,6 +203,7 @@ class EndUsersView(ProjectView):
         return json_answer({"endUsers": rows, "nextCursor": cursor})
 
 
+@schema.end_user
 class EndUserView(ProjectView):
     """DELETE end-users/{userId}: revokes and purges all that is theirs."""
 

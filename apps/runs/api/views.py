@@ -22,11 +22,13 @@ from apps.workspaces.idempotency import idempotent
 from .. import services
 from ..journal import journal
 from ..models import Execution
+from . import schema
 from .serializers import ExecuteBody, execution_row
 
 LISTED = 500
 
 
+@schema.tools
 class ToolsView(ProjectView):
     """GET tools: of the project's enabled toolkits; of any with ``toolkit=``."""
 
@@ -57,6 +59,7 @@ def _matches(text: str, toolkit: Toolkit, tool: Tool) -> bool:
     return all(word in words for word in text.split())
 
 
+@schema.execute
 class ExecuteView(ProjectView):
     """POST execute: runs a tool."""
 
@@ -82,6 +85,7 @@ class ExecuteView(ProjectView):
         return HttpResponse(text, content_type="application/json")
 
 
+@schema.executions
 class ExecutionsView(ProjectView):
     """GET executions: the log, newest first."""
 
@@ -106,6 +110,7 @@ class ExecutionsView(ProjectView):
         return json_answer({"executions": [execution_row(row) for row in found], "nextCursor": cursor})
 
 
+@schema.execution
 class ExecutionView(ProjectView):
     """GET executions/{id}."""
 

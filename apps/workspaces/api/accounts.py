@@ -5,35 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpResponse
-from rest_framework import serializers
 
 from apps.lib.api import ApiView, json_answer
 
 from .. import sessions
+from . import schema
+from .serializers import LoginBody, RefreshBody
 
 
-class LoginBody(serializers.Serializer[Any]):
-    email = serializers.CharField(max_length=254)
-    password = serializers.CharField(max_length=1024, trim_whitespace=False)
-    code = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
-
-
-class RefreshBody(serializers.Serializer[Any]):
-    refreshToken = serializers.CharField(max_length=512)
-
-
+@schema.login
 class LoginView(ApiView):
     def post(self, request: Any) -> HttpResponse:
         body = self.body(LoginBody)
         return _tokens("Signed in.", sessions.sign_in(request._request, body["email"], body["password"], body["code"]))
 
 
+@schema.refresh
 class RefreshView(ApiView):
     def post(self, request: Any) -> HttpResponse:
         token = self.body(RefreshBody)["refreshToken"]
         return _tokens("Token refreshed.", sessions.refresh(token, request._request))
 
 
+@schema.logout
 class LogoutView(ApiView):
     def post(self, request: Any) -> HttpResponse:
         sessions.sign_out(self.body(RefreshBody)["refreshToken"], request._request)

@@ -20,9 +20,10 @@ class ProjectView(ApiView):
         if request.method.lower() not in self.http_method_names or not hasattr(self, request.method.lower()):
             return  # DRF answers 405
         self.caller = identify(request._request, kwargs["app_id"])
-        needed = self.scopes.get(request.method)
+        method = "GET" if request.method == "HEAD" else request.method
+        needed = self.scopes.get(method)
         if needed:
-            self.caller.require(*needed, reading=request.method in {"GET", "HEAD"})
+            self.caller.require(*needed, reading=method == "GET")
 
     @property
     def project(self) -> Project:

@@ -10,6 +10,16 @@ from rest_framework import serializers
 from ..models import Project
 
 
+class LoginBody(serializers.Serializer[Any]):
+    email = serializers.CharField(max_length=254)
+    password = serializers.CharField(max_length=1024, trim_whitespace=False)
+    code = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
+
+
+class RefreshBody(serializers.Serializer[Any]):
+    refreshToken = serializers.CharField(max_length=512)
+
+
 class UserTokenBody(serializers.Serializer[Any]):
     userId = serializers.CharField(max_length=255, trim_whitespace=False)
     ttl = serializers.IntegerField(required=False, default=3600, min_value=1, max_value=86_400)

@@ -11,10 +11,12 @@ from apps.lib.api import json_answer
 
 from .. import services, tokens
 from ..audit import record
+from . import schema
 from . import serializers as s
 from .base import ProjectView
 
 
+@schema.user_tokens
 class UserTokensView(ProjectView):
     """POST user-tokens: mints a token with which one end user calls."""
 
@@ -30,6 +32,7 @@ class UserTokensView(ProjectView):
         return json_answer({"token": token, "expiresAt": expires_at.isoformat()}, 201)
 
 
+@schema.settings
 class SettingsView(ProjectView):
     """GET and PATCH settings."""
 

@@ -1,0 +1,311 @@
+"""The API's description, OpenAPI 3.1: ``/openapi.json``, and the page ``/docs`` on which every route can be tried.
+
+Each app describes its routes in ``api/schema.py`` by `operation`; here they become one document. What is no REST
+framework view (the callback, the health routes) is described here.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer
+from drf_spectacular.settings import patched_settings
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
+
+from . import errors
+from .api import DEFAULT_LIMIT, INTEGRATIONS, MAX_LIMIT
+from .errors import Failure
+
+Row = dict[str, Any]
+
+DESCRIPTION = """
+Connect people's accounts at third-party services, and run those services' tools with their credentials.
+
+A project's routes begin with `/v1/{appId}`, where `appId` is the project's id (`proj_…`). They take an API key
+(`Authorization: Bearer jf_sk_…` or `X-API-Key: jf_sk_…`), an end user's JWT or a member's JWT (`Authorization: Bearer …`).
+
+Every error has one form, see the schema `Error`; each code is explained at [/docs/errors](/docs/errors).
+Lists are paged: `limit`, `cursor`, and `nextCursor` in the answer, null at the end.
+`X-Request-Id` is taken over where it is sent, else made, and stands on every answer.
+"""
+TAGS = {
+    "Integrations": "What a project has switched on.",
+    "Connections": "Accounts that people connected.",
+    "Tools": "What can be executed, and executing it.",
+    "Executions": "The log of what was executed.",
+    "End users": "The people of your product, and tokens with which they call.",
+    "Project": "A project's settings.",
+    "Members": "Signing in as a member of a workspace, for an access token of 15 minutes.",
+    "Installation": "Health.",
+}
+SECURITY_SCHEMES: Row = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, an end user's JWT, or a member's JWT.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
+PARAMETER_NAMES = {
+    "app_id": ("appId", "The project's id."),
+    "connection_id": ("connectionId", "The connection's id."),
+    "execution_id": ("executionId", "The execution's id."),
+    "user_id": ("userId", "Your own id of the person."),
+    "toolkit": ("toolkit", "The toolkit's slug."),
+}
+AUTH_ERRORS = (errors.AuthRequired, errors.InvalidApiKey, errors.InvalidUserToken, errors.UserTokenExpired,
+               errors.InvalidMemberToken)  # fmt: skip
+
+
+class ErrorBody(serializers.Serializer[Any]):
+    code = serializers.CharField(help_text="Stable; decide by it, not by the message.")
+    message = serializers.CharField(help_text="What happened, in a sentence.")
+    remediation = serializers.CharField(help_text="What helps.")
+    documentation_url = serializers.URLField(help_text="The code's explanation.")
+    details = serializers.JSONField(
+        required=False,
+        help_text="For VALIDATION_INVALID_SCHEMA the faults as {field: [messages]}; for an error of the provider its "
+        "{status, body}.",
+    )
+
+
+class Error(serializers.Serializer[Any]):
+    """How every route says no."""
+
+    error = ErrorBody()
+
+
+def paged() -> list[OpenApiParameter]:
+    return [
+        query(
+            "limit", f"At most this many, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} unless the route says otherwise.", kind=int
+        ),
+        query("cursor", "The nextCursor of the page before."),
+    ]
+
+
+def query(name: str, description: str, *, kind: type = str, choices: list[str] | None = None) -> OpenApiParameter:
+    return OpenApiParameter(name, kind, OpenApiParameter.QUERY, description=description, enum=choices)
+
+
+def header(name: str, description: str) -> OpenApiParameter:
+    return OpenApiParameter(name, str, OpenApiParameter.HEADER, description=description)
+
+
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    "Up to 255 characters. The same key and body within 24 hours get the first answer (with `Idempotency-Replayed: true`); "
+    "another body gets 409.",
+)
+END_USER = header("X-End-User", "The end user of the call, in place of the body's userId.")
+
+
+def operation(
+    name: str,
+    summary: str,
+    *,
+    tag: str,
+    answer: Any = None,
+    status: int = 200,
+    body: Any = None,
+    example: Any = None,
+    sent: Any = None,
+    fails: Iterable[type[Failure]] = (),
+    parameters: Iterable[OpenApiParameter] = (),
+    description: str = "",
+    public: bool = False,
+) -> Any:
+    """Describes one method of a view: what it takes (``sent`` is an example), what it answers, how it fails."""
+    failures = [*fails, *(() if public else (*AUTH_ERRORS, errors.NotFound))]
+    return extend_schema(
+        operation_id=name,
+        summary=summary,
+        description=description or summary,
+        tags=[tag],
+        request=body,
+        parameters=list(parameters),
+        responses={status: OpenApiResponse(answer, description="Done."), **_error_answers(failures)},
+        examples=[
+            *([OpenApiExample("Request", value=sent, request_only=True)] if sent is not None else []),
+            *(
+                [OpenApiExample("Answer", value=example, response_only=True, status_codes=[str(status)])]
+                if example is not None
+                else []
+            ),
+            *_error_examples(failures),
+        ],
+    )
+
+
+def _by_status(failures: Iterable[type[Failure]]) -> dict[int, list[type[Failure]]]:
+    found: dict[int, list[type[Failure]]] = defaultdict(list)
+    for failure in failures:
+        if failure not in found[failure.status]:
+            found[failure.status].append(failure)
+    return dict(sorted(found.items()))
+
+
+def _error_answers(failures: Iterable[type[Failure]]) -> dict[int, OpenApiResponse]:
+    return {
+        status: OpenApiResponse(Error, description="\n".join(f"- `{cls.code}`: {cls.message}" for cls in classes))
+        for status, classes in _by_status(failures).items()
+    }
+
+
+def _error_examples(failures: Iterable[type[Failure]]) -> list[OpenApiExample]:
+    return [
+        OpenApiExample(
+            cls.__name__,
+            value=_error_example(cls),
+            summary=cls.message,
+            response_only=True,
+            status_codes=[str(status)],
+        )
+        for status, classes in _by_status(failures).items()
+        for cls in classes
+    ]
+
+
+def _error_example(cls: type[Failure]) -> Row:
+    details = {errors.InvalidInput: {"toolkit": ["This field is required."]},
+               errors.ProviderRefused: {"status": 404, "body": {"message": "Not Found"}}}.get(cls)  # fmt: skip
+    value = INTEGRATIONS.body(cls(details) if cls is errors.InvalidInput else cls(details=details))
+    value["error"]["documentation_url"] = f"https://jackfield.example/docs/errors#{cls.code}"
+    return value
+
+
+# -- The document ----------------------------------------------------------------------------------------------------
+def only_ours(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
+    """The API's own routes: not those of the sandbox's pretended service, nor of libraries."""
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith(("/v1/", "/api/"))]
+
+
+def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
+    """Names path parameters as the documentation does, says which routes need credentials, adds the plain views."""
+    paths = {_renamed(path): operations for path, operations in result["paths"].items()}
+    for path, operations in paths.items():
+        for described in operations.values():
+            for parameter in described.get("parameters", []):
+                if parameter["in"] == "path" and parameter["name"] in PARAMETER_NAMES:
+                    parameter["name"], parameter["description"] = PARAMETER_NAMES[parameter["name"]]
+            described["security"] = [{"bearer": []}, {"apiKey": []}] if path.startswith("/v1/") else []
+    result["paths"] = dict(sorted((paths | PLAIN_ROUTES).items()))
+    return result
+
+
+def _renamed(path: str) -> str:
+    for name, (shown, _) in PARAMETER_NAMES.items():
+        path = path.replace(f"{{{name}}}", f"{{{shown}}}")
+    return path
+
+
+def _plain_route(operation_id: str, tag: str, summary: str, answers: Row, parameters: Iterable[Row] = ()) -> Row:
+    return {"get": {"operationId": operation_id, "tags": [tag], "summary": summary, "description": summary,
+                    "parameters": list(parameters), "responses": answers, "security": []}}  # fmt: skip
+
+
+def _json_answer(description: str, schema: Row) -> Row:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _text_parameter(name: str, place: str, description: str) -> Row:
+    return {"name": name, "in": place, "required": place == "path", "description": description,
+            "schema": {"type": "string"}}  # fmt: skip
+
+
+_STATE: Row = {"type": "string", "enum": ["ok", "failed"]}
+_READY: Row = {
+    "type": "object",
+    "required": ["status", "checks"],
+    "properties": {
+        "status": _STATE,
+        "checks": {
+            "type": "object",
+            "required": ["database", "migrations", "broker"],
+            "properties": {"database": _STATE, "migrations": _STATE, "broker": _STATE},
+        },
+    },
+}
+_CALLBACK_PARAMETERS = [
+    _text_parameter("state", "query", "Names the connect session; works once."),
+    _text_parameter("code", "query", "The provider's code."),
+    _text_parameter("error", "query", "Why the provider gave no code."),
+    _text_parameter("iss", "query", "The provider's issuer (RFC 9207)."),
+]
+_CALLBACK_ANSWERS: Row = {
+    "302": {
+        "description": "To the flow's redirectUrl with `status=connected&toolkit=…&connectionId=…`, or with "
+        "`status=error&message=` and one of access_denied, connection_failed, app_mismatch; to a page of ours where there "
+        "is no redirectUrl that can be trusted.",
+        "headers": {"Location": {"schema": {"type": "string", "format": "uri-reference"}}},
+    }
+}
+PLAIN_ROUTES: Row = {
+    "/healthz": _plain_route(
+        "healthz", "Installation", "Whether this process is alive",
+        {"200": _json_answer("Alive.", {"type": "object", "required": ["status"], "properties": {"status": _STATE}})},
+    ),
+    "/readyz": _plain_route(
+        "readyz", "Installation", "Whether database, migrations and broker are there",
+        {"200": _json_answer("Ready.", _READY), "503": _json_answer("Not ready; checks says what failed.", _READY)},
+    ),
+    "/v1/integrations/callback": _plain_route(
+        "callback", "Connections", "Where providers send people back to: the installation's own OAuth clients",
+        _CALLBACK_ANSWERS, _CALLBACK_PARAMETERS,
+    ),
+    "/v1/{appId}/integrations/callback": _plain_route(
+        "projectCallback", "Connections", "Where providers send people back to: a project's own OAuth clients",
+        _CALLBACK_ANSWERS, [_text_parameter("appId", "path", "The project's id."), *_CALLBACK_PARAMETERS],
+    ),
+}  # fmt: skip
+SETTINGS: Row = {
+    "TITLE": "Jackfield",
+    "DESCRIPTION": DESCRIPTION.strip(),
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "LICENSE": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    "SERVERS": [{"url": "/"}],
+    "TAGS": [{"name": name, "description": text} for name, text in TAGS.items()],
+    "APPEND_COMPONENTS": {"securitySchemes": SECURITY_SCHEMES},
+    "PREPROCESSING_HOOKS": ["apps.lib.openapi.only_ours"],
+    "POSTPROCESSING_HOOKS": ["apps.lib.openapi.completed"],
+    "COMPONENT_NO_READ_ONLY_REQUIRED": False,
+}
+
+
+_making = threading.Lock()  # drf-spectacular keeps its settings in one place for all threads
+
+
+def document() -> bytes:
+    """The whole description as JSON; the same for everybody, so made once a process."""
+    with _making:
+        return _document()
+
+
+@lru_cache(maxsize=1)
+def _document() -> bytes:
+    with patched_settings(SETTINGS):
+        generated = SchemaGenerator().get_schema(request=None, public=True)
+    text: bytes = OpenApiJsonRenderer().render(generated, renderer_context={"indent": None})
+    return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@require_safe
+def description(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(document(), content_type="application/json")
+
+
+@require_safe
+def try_it(request: HttpRequest) -> HttpResponse:
+    """The page on which every route can be called from the browser."""
+    return render(request, "docs/api.html")
