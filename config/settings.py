@@ -245,7 +245,6 @@ USE_TZ = True
 FORMAT_MODULE_PATH = ["config.formats"]
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
-STATIC_ROOT = JACKFIELD_HOME / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # no build step: files are served from where they are
 WHITENOISE_AUTOREFRESH = False

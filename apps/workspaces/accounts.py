@@ -14,15 +14,18 @@ from allauth.account.forms import default_token_generator
 from allauth.account.models import EmailAddress
 from allauth.account.signals import password_changed, password_reset, password_set
 from allauth.account.utils import user_pk_to_url_str
+from allauth.core import context
 from allauth.idp.oidc.adapter import DefaultOIDCAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialApp
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django.http import HttpRequest
+from django.urls import reverse
 
 from apps.lib import vault
 from apps.lib.api import client_ip
@@ -43,6 +46,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
 
     def get_client_ip(self, request: HttpRequest) -> Any:
         return client_ip(request)
+
+    def get_reset_password_from_key_url(self, key: str) -> str:
+        """The link that is mailed: at this installation's own address, whatever host the request named."""
+        uid, _, token = key.partition("-")
+        return str(settings.JACKFIELD_URL) + reverse("account_reset_password_from_key", args=[uid, token])
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth has no types
@@ -137,11 +145,12 @@ def _join(user: User, app: SocialApp, request: HttpRequest) -> None:
 
 def send_invitation(request: HttpRequest, user: User, workspace: Workspace, invited_by: str) -> None:
     """Writes to a new member: where to choose a password, by the link that resets one."""
-    adapter = AccountAdapter(request)
     key = f"{user_pk_to_url_str(user)}-{default_token_generator.make_token(user)}"
-    link = adapter.get_reset_password_from_key_url(key)
-    context = {"user": user, "workspace": workspace, "invited_by": invited_by, "link": link}
-    adapter.send_mail("account/email/invitation", user.email, context)
+    with context.request_context(request):
+        adapter = AccountAdapter(request)
+        link = adapter.get_reset_password_from_key_url(key)
+        words = {"user": user, "workspace": workspace, "invited_by": invited_by, "link": link}
+        adapter.send_mail("account/email/invitation", user.email, words)
 
 
 def reseal() -> int:
