@@ -1,0 +1,250 @@
+"""The API's description: whole, valid, and true of what the routes really answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.validation import validate_schema
+
+from apps.lib import openapi
+from tests.cast import PASSWORD, Api, Cast, connect, enable
+from tests.peers.upstream import Upstream
+
+Document = dict[str, Any]
+PREFIXES = ("v1/", "api/")
+PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    with GENERATOR_STATS.silence():
+        openapi._document.cache_clear()
+        found: Document = json.loads(openapi.document())
+    return found
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, described in methods.items():
+            yield path, method, described
+
+
+def routes(patterns: Any = None, prefix: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every API path of the URL map, with its methods."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        path = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns, path)
+        elif isinstance(pattern, URLPattern) and path.startswith(PREFIXES):
+            view = getattr(pattern.callback, "view_class", None) or getattr(pattern.callback, "cls", None)
+            known = {"get", "post", "put", "patch", "delete"}
+            yield "/" + path, {name for name in known if hasattr(view, name)} if view else {"get"}
+
+
+def shown(path: str) -> str:
+    """A path of the URL map as the description spells it."""
+    return openapi._renamed(PATH_PARAMETER.sub(r"{\1}", path))
+
+
+def test_the_description_is_valid_openapi_3_1(document: Document) -> None:
+    assert document["openapi"].startswith("3.1")
+    validate_schema(document)
+
+
+def test_making_the_description_leaves_nothing_to_guess() -> None:
+    openapi._document.cache_clear()
+    GENERATOR_STATS.reset()
+    openapi.document()
+    assert not GENERATOR_STATS._warn_cache
+    assert not GENERATOR_STATS._error_cache
+
+
+def test_every_route_of_the_api_is_described_with_its_methods(document: Document) -> None:
+    missing = [
+        f"{method} {path}"
+        for path, methods in routes()
+        for method in methods
+        if method not in document["paths"].get(shown(path), {})
+    ]
+    assert missing == []
+
+
+def test_every_described_path_is_a_route(document: Document) -> None:
+    known = {shown(path) for path, _ in routes()} | {"/healthz", "/readyz"}
+    assert set(document["paths"]) == known
+
+
+def test_operation_ids_and_tags_are_declared_once(document: Document) -> None:
+    ids = [described["operationId"] for _, _, described in operations(document)]
+    assert len(ids) == len(set(ids))
+    declared = {tag["name"] for tag in document["tags"]}
+    assert {tag for _, _, described in operations(document) for tag in described["tags"]} == declared
+
+
+def test_routes_of_a_project_name_their_security_and_their_errors(document: Document) -> None:
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    for path, method, described in operations(document):
+        if path.startswith("/v1/") and not path.endswith("/callback"):
+            assert described["security"] == [{"bearer": []}, {"apiKey": []}], f"{method} {path}"
+            assert {"401", "404"} <= set(described["responses"]), f"{method} {path}"
+
+
+def test_every_example_fits_its_schema(document: Document) -> None:
+    checked = 0
+    for path, method, described in operations(document):
+        contents = [(described["requestBody"], "request")] if "requestBody" in described else []
+        contents += [(answer, status) for status, answer in described["responses"].items()]
+        for content, place in contents:
+            media = content.get("content", {}).get("application/json", {})
+            for name, example in media.get("examples", {}).items():
+                faults = faults_of(document, media["schema"], example["value"])
+                assert faults == [], f"{method} {path} {place} {name}"
+                checked += 1
+    assert checked > 100
+
+
+def faults_of(document: Document, schema: Any, value: Any) -> list[str]:
+    """What is wrong with a value; members that the schema does not name are wrong too."""
+    whole = {"$ref": "#/wanted", "wanted": strict(schema), "components": strict(document["components"])}
+    validator = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+    return [f"{list(error.instance_path)}: {error.message}" for error in validator.iter_errors(value)]
+
+
+def strict(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: strict(value) for name, value in schema.items() if name != "examples"}
+    if "properties" in found:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+class Checked(Api):
+    """A client that holds every answer against the description."""
+
+    def __init__(self, api: Api, document: Document) -> None:
+        super().__init__(api.project, api.key)
+        self.document = document
+        self.seen: set[str] = set()
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+        answer = super().call(method, path, body, **headers)
+        described = self._described(method, path)
+        assert str(answer.status_code) in described["responses"], (
+            f"{method} {path}: {answer.status_code} {answer.content!r}"
+        )
+        content = described["responses"][str(answer.status_code)].get("content")
+        if content is None:
+            assert answer.content == b""
+        else:
+            schema = content["application/json"]["schema"]
+            assert faults_of(self.document, schema, json.loads(answer.content)) == [], f"{method} {path}"
+        self.seen.add(described["operationId"])
+        return answer
+
+    def _described(self, method: str, path: str) -> Any:
+        url = (path if path.startswith("/") else f"/v1/{self.project.pk}/{path}").partition("?")[0]
+        for known in sorted(self.document["paths"], key=lambda one: one.count("{")):
+            if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(known)), url):
+                return self.document["paths"][known][method.lower()]
+        raise AssertionError(f"{url} is not described")
+
+
+@pytest.fixture
+def api(cast: Cast, document: Document) -> Checked:
+    return Checked(cast.api, document)
+
+
+def test_the_answers_of_every_route_are_as_described(
+    api: Checked, cast: Cast, upstream: Upstream, settings: Any, document: Document
+) -> None:
+    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
+    echoing = enable(cast.project, "sandbox", f"{upstream.url}/echo")
+    connection = connect(echoing, "u1")
+    connect(enable(cast.project, "github", f"{upstream.url}/status/404"), "u1")
+
+    api.get("integrations/available")
+    api.get("integrations/available?search=sales&limit=1")
+    api.get("integrations/available?limit=none")
+    api.post("integrations/configure", {"toolkit": "slack", "oauthCredentials": {"clientId": "1", "clientSecret": "2"}})
+    api.post("integrations/configure", {"toolkit": "no-such-toolkit"})
+    api.post("integrations/configure", {})
+    api.get("integrations/config?limit=1")
+    api.delete("integrations/configure/slack")
+    api.patch("settings", {"allowedOrigins": ["https://yourapp.com"], "colour": "#112233"})
+    api.patch("settings", {"unknown": 1})
+    api.get("settings")
+    started = api.post(
+        "integrations/connect", {"toolkit": "sandbox", "userId": "u2", "redirectUrl": "https://yourapp.com/settings"}
+    )
+    api.post("integrations/connect", {"toolkit": "slack", "userId": "u2"})
+    api.get("integrations/connections")
+    api.get(f"integrations/connections/{connection.pk}")
+    api.get(f"integrations/connections/{json.loads(started.content)['connectionRequestId']}")
+    api.get("integrations/connections/ca_unknown")
+    api.post(f"integrations/connections/{connection.pk}/confirm")
+    api.get("integrations/tools?limit=2")
+    api.get("integrations/tools?toolkit=gmail&format=openai&limit=2")
+    note = {"toolName": "SANDBOX_CREATE_NOTE", "params": {"text": "Hello"}, "userId": "u1"}
+    assert api.post("integrations/execute", note).status_code == 200
+    assert api.post("integrations/execute", note | {"params": {}}).status_code == 400
+    assert api.post("integrations/execute", note | {"toolName": "NO_SUCH_TOOL"}).status_code == 422
+    assert (
+        api.post("integrations/execute", {"toolName": "GITHUB_GET_THE_AUTHENTICATED_USER", "userId": "u1"}).status_code
+        == 422
+    )
+    executions = json.loads(api.get("executions").content)["executions"]
+    assert [row["successful"] for row in executions] == [False, False, False, True]
+    api.get("executions?since=yesterday")
+    api.get(f"executions/{executions[0]['id']}")
+    api.post("user-tokens", {"userId": "u1"})
+    api.get("end-users")
+    api.delete("end-users/u2")
+    api.delete(f"integrations/connections/{connection.pk}")
+    signed_in = json.loads(api.post("/api/auth/login", {"email": cast.alice.email, "password": PASSWORD}).content)
+    api.post("/api/auth/login", {"email": cast.alice.email, "password": "wrong"})
+    again = api.post("/api/auth/refresh", {"refreshToken": signed_in["refreshToken"]})
+    api.post("/api/auth/logout", {"refreshToken": json.loads(again.content)["refreshToken"]})
+    api.get("/healthz")
+
+    described = {operation["operationId"] for _, _, operation in operations(document)}
+    assert described - api.seen == {"readyz", "callback", "projectCallback"}  # no broker here; the callback redirects
+
+
+@pytest.mark.parametrize("credentials", ["", "jf_sk_wrong", "a.b.c"])
+def test_a_refusal_is_as_described(cast: Cast, document: Document, credentials: str) -> None:
+    api = Checked(Api(cast.project, credentials), document)
+    assert api.get("settings").status_code == 401
+
+
+def test_a_missing_scope_and_a_foreign_project_are_as_described(cast: Cast, document: Document) -> None:
+    assert Checked(cast.with_key("connect"), document).get("settings").status_code == 403
+    assert Checked(cast.foreign, document).get("settings").status_code == 404
+
+
+def test_the_page_has_no_inline_script_or_style_and_no_outside_host(client: Client) -> None:
+    answer = client.get("/docs")
+    page = answer.content.decode()
+    assert answer.status_code == 200
+    assert "unsafe" not in answer["Content-Security-Policy"]
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\son\w+=", page)
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert sources
+    assert all(source.startswith("/") and not source.startswith("//") for source in sources)
+
+
+def test_the_description_is_public_json(client: Client) -> None:
+    answer = client.get("/openapi.json")
+    assert answer["Content-Type"] == "application/json"
+    assert answer.json()["info"]["title"] == "Jackfield"
