@@ -1,6 +1,7 @@
 """Every address of the product; each app brings its own."""
 
 from allauth.account.decorators import secure_admin_login
+from allauth.socialaccount.providers.openid_connect import views as openid_connect
 from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
@@ -8,12 +9,15 @@ from django.views.generic import RedirectView
 
 from apps.lib import openapi
 from apps.lib.pages import error_page
-from apps.workspaces import health
+from apps.workspaces import accounts, health
 
 # The admin's own form asks for no second factor and knows no single sign-on.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [
+    path("v1/<str:app_id>/", include("apps.runs.api.urls")),  # first, for execute is called most
+    path("v1/<str:app_id>/", include("apps.connections.api.urls")),
+    path("v1/<str:app_id>/", include("apps.workspaces.api.urls")),
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
@@ -22,11 +26,10 @@ urlpatterns = [
     path("openapi.json", openapi.description, name="openapi"),
     path("", include("apps.workspaces.urls")),
     path("", include("apps.connections.urls")),
-    path("v1/<str:app_id>/", include("apps.workspaces.api.urls")),
-    path("v1/<str:app_id>/", include("apps.connections.api.urls")),
-    path("v1/<str:app_id>/", include("apps.runs.api.urls")),
     # An account has one e-mail address, and only an admin changes it (see apps.workspaces.accounts).
     path("accounts/email/", RedirectView.as_view(pattern_name="mfa_index")),
+    path("accounts/oidc/<str:provider_id>/login/", accounts.unless_broken(openid_connect.login)),
+    path("accounts/oidc/<str:provider_id>/login/callback/", accounts.unless_broken(openid_connect.callback)),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -7,6 +7,8 @@ verified, which is what lets a single sign-on issuer vouch for it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -24,8 +26,10 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
+from requests import RequestException
 
 from apps.lib import vault
 from apps.lib.api import client_ip
@@ -121,6 +125,20 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] # 
         sociallogin.user = user
         sociallogin.save(request, connect=True)
         return user
+
+
+def unless_broken(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A sign-on view that shows its error page where the issuer is down or answers what is no OpenID Connect."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, provider_id: str) -> HttpResponse:
+        try:
+            return view(request, provider_id)
+        except (RequestException, LookupError, TypeError, ValueError):
+            log.warning("the sign-on issuer %s cannot be used", provider_id, exc_info=True)
+            return render(request, "socialaccount/authentication_error.html", status=502)
+
+    return guarded
 
 
 def membership_of(app: SocialApp) -> tuple[Workspace, str] | None:

@@ -364,3 +364,52 @@ def test_stored_secrets_move_to_the_newest_key(cast: Cast, issuer: SocialApp, se
     assert totp.instance.data["secret"].startswith("jf1:fresh:")
     assert issuer.settings["sealed_secret"].startswith("jf1:fresh:")
     assert accounts.MfaAdapter().decrypt(totp.instance.data["secret"]) == secret
+
+
+class FakeLogin:
+    """What allauth hands over after a sign-on, as far as our adapter looks."""
+
+    def __init__(self, email: str, verified: Any, app: SocialApp) -> None:
+        self.email_addresses = [EmailAddress(email=email, verified=verified, primary=True)]
+        self.provider = type("Provider", (), {"app": app})()
+
+
+@pytest.mark.usefixtures("cast")
+@pytest.mark.parametrize(
+    ("verified", "linked"), [(True, True), ("true", True), (False, False), ("false", False), (None, False), (1, False)]
+)
+def test_only_a_verified_address_links_to_an_account(issuer: SocialApp, verified: Any, linked: bool) -> None:
+    login = FakeLogin("alice@example.com", verified, issuer)
+    found = accounts.SingleSignOnAdapter().authenticate_by_email(login)
+    assert (found is not None) == linked
+
+
+@pytest.mark.parametrize(
+    ("verified", "workspace", "role", "opened"),
+    [
+        (True, "Acme", "viewer", True),
+        (True, "", "viewer", False),
+        (True, "No such", "viewer", False),
+        (True, "Acme", "emperor", False),
+        (False, "Acme", "viewer", False),
+    ],
+)
+def test_new_people_come_in_only_where_a_workspace_is_named(
+    cast: Cast, issuer: SocialApp, verified: bool, workspace: str, role: str, opened: bool
+) -> None:
+    issuer.settings |= {"workspace": workspace, "role": role}
+    login = FakeLogin("new@example.com", verified, issuer)
+    assert accounts.SingleSignOnAdapter().is_open_for_signup(RequestFactory().get("/"), login) == opened
+
+
+def test_an_issuers_workspace_may_be_named_by_its_id(cast: Cast, issuer: SocialApp) -> None:
+    issuer.settings |= {"workspace": str(cast.workspace.pk), "role": "viewer"}
+    assert accounts.membership_of(issuer) == (cast.workspace, "viewer")
+
+
+def test_an_issuer_that_cannot_be_reached_gives_our_page(issuer: SocialApp) -> None:
+    issuer.settings |= {"server_url": "http://127.0.0.1:9"}
+    issuer.save()
+    response = Client(raise_request_exception=False).post("/accounts/oidc/corp/login/")
+    check_page(response)
+    assert b"You are not signed in" in response.content

@@ -11,6 +11,7 @@ import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, generate_totp_secret, hotp_value
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -39,7 +40,7 @@ def tokens(response: HttpResponse) -> Any:
 
 
 def code_now(secret: str, ahead: int = 0) -> str:
-    return format_hotp_value(hotp_value(secret, int(time.time()) // 30 + ahead))
+    return str(format_hotp_value(hotp_value(secret, int(time.time()) // 30 + ahead)))
 
 
 def projects_of(cast: Cast, token: str) -> int:
@@ -50,7 +51,7 @@ def projects_of(cast: Cast, token: str) -> int:
 @pytest.fixture
 def secret(cast: Cast) -> str:
     """Alice's authenticator app."""
-    made = generate_totp_secret()
+    made = str(generate_totp_secret())
     TOTP.activate(cast.alice, made)
     return made
 
@@ -96,13 +97,14 @@ def test_whoever_is_wrong_gets_the_same_answer(email: str, password: str) -> Non
 def test_an_unknown_address_costs_as_many_password_hashes_as_a_known_one(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.contrib.auth.hashers import MD5PasswordHasher
-
     hashed: list[str] = []
     real = MD5PasswordHasher.encode
-    monkeypatch.setattr(
-        MD5PasswordHasher, "encode", lambda self, password, salt: hashed.append(password) or real(self, password, salt)
-    )
+
+    def counted(self: MD5PasswordHasher, password: str, salt: str) -> str:
+        hashed.append(password)
+        return real(self, password, salt)
+
+    monkeypatch.setattr(MD5PasswordHasher, "encode", counted)
     login("alice@example.com", "wrong")
     known = len(hashed)
     login("nobody@example.com", "wrong")

@@ -302,7 +302,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
         real = time.monotonic
-        monkeypatch.setattr(signing_keys.time, "monotonic", lambda: real() + self.ahead)
+        monkeypatch.setattr(time, "monotonic", lambda: real() + self.ahead)
 
 
 @pytest.mark.parametrize(("algorithm", "key"), [("RS256", RSA), ("ES256", P256), ("EdDSA", ED25519)])
