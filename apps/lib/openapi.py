@@ -177,9 +177,13 @@ def _error_examples(failures: Iterable[type[Failure]]) -> list[OpenApiExample]:
 
 
 def _error_example(cls: type[Failure]) -> Row:
-    details = {errors.InvalidInput: {"toolkit": ["This field is required."]},
-               errors.ProviderRefused: {"status": 404, "body": {"message": "Not Found"}}}.get(cls)  # fmt: skip
-    value = INTEGRATIONS.body(cls(details) if cls is errors.InvalidInput else cls(details=details))
+    details: dict[type[Failure], Any] = {
+        errors.InvalidInput: {"toolkit": ["This field is required."]},
+        errors.ProviderRefused: {"status": 404, "body": {"message": "Not Found"}},
+    }
+    failure = cls()
+    failure.details = details.get(cls)
+    value = INTEGRATIONS.body(failure)
     value["error"]["documentation_url"] = f"https://jackfield.example/docs/errors#{cls.code}"
     return value
 

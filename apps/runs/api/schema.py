@@ -41,7 +41,7 @@ class Tools(serializers.Serializer[Any]):
 
 class Executed(serializers.Serializer[Any]):
     successful = serializers.BooleanField(help_text="Always true; a failure is an error answer.")
-    data = AnyJson(
+    data = AnyJson(  # type: ignore[assignment] # a field; the metaclass takes it out of the class
         help_text="The service's JSON as it came; a text for texts; {contentType, size, filename, base64} for binary answers; "
         "null for an empty one."
     )
