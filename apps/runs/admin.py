@@ -11,13 +11,14 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
-from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
+from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.paginator import InfinitePaginator
 
 from apps.connections.admin import ToolkitFilter
 from apps.connections.models import Connection
 from apps.workspaces.admin_base import (
     EDITORS,
+    PeriodFilter,
     ProjectFilter,
     ReadOnly,
     ScopedAdmin,
@@ -46,7 +47,7 @@ class ExecutionAdmin(ReadOnly, ScopedAdmin):
         "successful",
         ("tool", FieldTextFilter),
         ("user_id", FieldTextFilter),
-        ("created_at", RangeDateTimeFilter),
+        ("created_at", PeriodFilter),
     )
     search_fields = ("tool", "user_id", "message", "=id", "=request_id", "=connection_id")
     ordering = ("-created_at", "-id")

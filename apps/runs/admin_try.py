@@ -10,9 +10,12 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
+from apps.connections import access
 from apps.connections.admin import masked, name_of
 from apps.connections.models import Connection, Integration
+from apps.lib.api import as_failure
 from apps.lib.errors import Failure, InvalidInput
+from apps.lib.redact import redact, redact_text, secret_values
 from apps.toolkits.registry import catalog
 from apps.toolkits.spec import Tool, Toolkit
 from apps.workspaces.admin_base import EDITORS, own_project, projects_of, roles_of
@@ -63,7 +66,7 @@ def choose(request: HttpRequest) -> Choice:
 def _choose_connection(request: HttpRequest, choice: Choice, project: Project, toolkit: Toolkit) -> None:
     rows = list(
         Connection.objects.filter(project=project, toolkit=toolkit.slug)
-        .select_related("end_user")
+        .select_related("end_user", "integration")
         .order_by("status", "-connected_at")[:200]  # active ones come first
     )
     choice.connections = [(row, described(row)) for row in rows]
@@ -108,17 +111,33 @@ def call(request: HttpRequest, choice: Choice, form: ToolForm) -> Answer | None:
     except InvalidInput as failure:
         form.refuse(failure)
         return None
-    except Failure as failure:
-        return _failed(failure, int((time.monotonic() - started) * 1000))
-    return Answer(True, outcome.status, int((time.monotonic() - started) * 1000), pretty(outcome.data))
+    except Exception as error:
+        return _failed(as_failure(error), int((time.monotonic() - started) * 1000), secrets_of(connection))
+    milliseconds = int((time.monotonic() - started) * 1000)
+    return Answer(True, outcome.status, milliseconds, pretty(outcome.data, secrets_of(connection)))
 
 
-def _failed(failure: Failure, milliseconds: int) -> Answer:
+def secrets_of(connection: Connection | None) -> list[str]:
+    """What must not be shown even where the provider sends it back; as it is after the call, which may refresh."""
+    if connection is None:
+        return []
+    before = connection.unseal("credentials") or {}
+    connection.refresh_from_db()
+    now = connection.unseal("credentials") or {}
+    try:
+        scheme = access.scheme_for(connection, access.toolkit_of(connection.integration))
+    except LookupError:
+        return [*secret_values(before), *secret_values(now)]
+    return [*access.secrets_of(scheme, before), *access.secrets_of(scheme, now)]
+
+
+def _failed(failure: Failure, milliseconds: int, secrets: list[str]) -> Answer:
     details = failure.details if isinstance(failure.details, dict) else {}
     said = details.get("body", failure.details)
     status = details.get("status", failure.status)
-    text = pretty(said) if said is not None else ""
-    return Answer(False, status, milliseconds, text, failure.code, failure.text, failure.advice)
+    text = pretty(said, secrets) if said is not None else ""
+    message = redact_text(failure.text, secrets)
+    return Answer(False, status, milliseconds, text, failure.code, message, redact_text(failure.advice, secrets))
 
 
 def caller_of(request: HttpRequest, project: Project) -> Caller:
@@ -129,6 +148,8 @@ def caller_of(request: HttpRequest, project: Project) -> Caller:
     return Caller(kind="member", project=project, scopes=ROLE_SCOPES[role], actor=actor_of(request), role=role)
 
 
-def pretty(data: Any) -> str:
+def pretty(data: Any, secrets: list[str]) -> str:
+    """A value to be read, without the secrets that are in it."""
+    data = redact(data, secrets)
     text = data if isinstance(data, str) else json.dumps(data, indent=2, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}\n… ({len(text)} characters)"

@@ -17,7 +17,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
-from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
+from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -27,6 +27,7 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldAdminURLInputWidget,
     UnfoldBooleanWidget,
 )
 
@@ -37,6 +38,7 @@ from .admin_base import (
     EDITORS,
     MANAGERS,
     InstallationAdmin,
+    PeriodFilter,
     ProjectFilter,
     ReadOnly,
     ScopedAdmin,
@@ -238,6 +240,14 @@ def _absolute(name: str) -> str:
 class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
     """A project's settings, by the names of the model."""
 
+    logo_url = forms.URLField(
+        label="Logo",
+        required=False,
+        max_length=500,
+        assume_scheme="https",
+        widget=UnfoldAdminURLInputWidget,
+        help_text="Address of an image; shown where end users connect accounts.",
+    )
     allowed_origins = forms.CharField(
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
@@ -485,6 +495,9 @@ class IssuerForm(forms.ModelForm):  # type: ignore[type-arg]
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         label="Shared secret (HS256)",
     )
+    jwks_url = forms.URLField(
+        label="JWKS URL", required=False, max_length=500, assume_scheme="https", widget=UnfoldAdminURLInputWidget
+    )
     service_names = {"secret": "shared_secret"}
 
     class Meta:
@@ -557,7 +570,7 @@ class AuditEventAdmin(ReadOnly, ScopedAdmin):
         ProjectFilter,
         ("action", FieldTextFilter),
         ("actor", FieldTextFilter),
-        ("created_at", RangeDateTimeFilter),
+        ("created_at", PeriodFilter),
     )
     search_fields = ("actor", "action", "target", "=request_id")
     ordering = ("-created_at",)

@@ -1,0 +1,87 @@
+"""The cast as staff: Alice owns, Dana develops, Bob only looks; Charlie is of another workspace, Ruth a superuser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db.models import Model
+from django.test import Client
+from django.utils import timezone
+
+from apps.connections.models import Connection, Integration
+from apps.runs.models import Execution
+from apps.workspaces.audit import SYSTEM
+from apps.workspaces.models import ApiKey, AuditEvent, JwtIssuer, Membership, Role, User
+from apps.workspaces.services import add_member, set_issuer
+from tests.cast import Cast, connect, enable
+
+SECRETS = ("the-client-secret-of-github", "at-1-secret", "rt-1-secret", "the-shared-secret-of-an-issuer-32b")
+
+
+def signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@dataclass
+class Staff:
+    """Clients of everybody, and one row of each kind in Alice's workspace."""
+
+    cast: Cast
+    alice: Client
+    dana: Client
+    bob: Client
+    charlie: Client
+    ruth: Client
+    integration: Integration
+    connection: Connection
+    key: ApiKey
+    issuer: JwtIssuer
+    execution: Execution
+
+    @property
+    def rows(self) -> list[Model]:
+        cast = self.cast
+        event = AuditEvent.objects.filter(project=cast.project).first()
+        membership = Membership.objects.get(workspace=cast.workspace, user=cast.bob)
+        assert event is not None
+        return [
+            cast.workspace, cast.project, membership, self.key, self.issuer, event,
+            self.integration, self.connection, self.execution,
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def staff(cast: Cast) -> Staff:
+    dana = User.objects.create_user("dana@example.com", "a long enough password", name="Dana")
+    add_member(cast.workspace, dana, Role.DEVELOPER, SYSTEM)
+    ruth = User.objects.create_superuser("ruth@example.com", "a long enough password")
+    integration = enable(cast.project, "github", client_id="Iv1.alice", client_secret=SECRETS[0])
+    connection = connect(integration, "alices-user")
+    Connection.objects.filter(pk=connection.pk).update(account_label="octocat@acme.example")
+    issuer = set_issuer(cast.project, SYSTEM, issuer="https://alice.example", method="HS256", secret=SECRETS[3])
+    execution = Execution.objects.create(
+        project=cast.project, surface="integrations", user_id="alices-user", toolkit="github",
+        tool="GITHUB_GET_USER", successful=True, status=200, request='{"username": "octocat"}',
+        response='{"login": "octocat"}', connection_id=connection.pk, created_at=timezone.now(),
+    )  # fmt: skip
+    return Staff(
+        cast=cast,
+        alice=signed_in(cast.alice),
+        dana=signed_in(dana),
+        bob=signed_in(cast.bob),
+        charlie=signed_in(cast.charlie),
+        ruth=signed_in(ruth),
+        integration=integration,
+        connection=connection,
+        key=ApiKey.objects.get(project=cast.project),
+        issuer=issuer,
+        execution=execution,
+    )
+
+
+def text_of(response: Any) -> str:
+    return str(response.content.decode())
