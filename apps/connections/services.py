@@ -23,8 +23,9 @@ from apps.toolkits.registry import catalog
 from apps.toolkits.request import BadParameters, Request, build_call
 from apps.toolkits.spec import OAuth2, Toolkit
 from apps.workspaces.audit import Actor, record
-from apps.workspaces.models import EndUser, Project
+from apps.workspaces.models import EndUser, Project, Workspace
 from apps.workspaces.services import clean_origin, end_user
+from apps.workspaces.signals import end_user_deleted
 
 from . import access, oauth
 from .links import Link, make_link
@@ -290,9 +291,13 @@ def check_redirect_url(project: Project, url: str) -> None:
 
 
 def check_connection_limit(project: Project) -> None:
-    """Raises `QuotaExceeded` where the plan permits no further connection."""
+    """Raises `QuotaExceeded` where the plan permits no further connection. In a transaction, one asks at a time."""
     limit = project.workspace.plan.connections
-    if limit is not None and Connection.objects.filter(project__workspace=project.workspace_id).count() >= limit:
+    if limit is None:
+        return
+    if transaction.get_connection().in_atomic_block:
+        Workspace.objects.select_for_update().get(pk=project.workspace_id)
+    if Connection.objects.filter(project__workspace=project.workspace_id).count() >= limit:
         raise errors.QuotaExceeded(
             f"The plan's limit of {limit} connections is reached.",
             remediation="Disconnect accounts that are no longer used, or ask for a larger plan.",
@@ -599,6 +604,7 @@ def _insert(session: ConnectSession, credentials: dict[str, Any], fields: dict[s
         **fields,
     )
     connection.seal("credentials", credentials)
+    check_connection_limit(session.project)  # many flows may have begun below the limit
     try:
         with transaction.atomic():
             connection.save(force_insert=True)
@@ -684,6 +690,7 @@ def purge_end_user(project: Project, user_id: str, actor: Actor) -> bool:
         disconnect(connection, actor)
     with transaction.atomic():
         user.delete()
+        end_user_deleted.send(sender=EndUser, project=project, user_id=user_id)
         record(actor, "end_user.deleted", user_id, project=project)
     return True
 

@@ -9,9 +9,11 @@ import base64
 import binascii
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -19,11 +21,12 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
+from django.utils.dateparse import parse_datetime
 from rest_framework import exceptions as drf
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
-from rest_framework.serializers import Serializer
+from rest_framework.serializers import CharField, Serializer
 from rest_framework.views import APIView
 
 from . import errors
@@ -37,7 +40,8 @@ MAX_DRAIN = 8 * 1024 * 1024
 CHUNK = 64 * 1024
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
-REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=@-]{1,128}$")
+MAX_DEPTH = 100  # levels of a JSON body; what walks through it later would run out of stack beyond
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -55,7 +59,7 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        token = request_id_var.set(given if REQUEST_ID.match(given) else f"req_{random_id(20)}")
+        token = request_id_var.set(given if REQUEST_ID.fullmatch(given) else f"req_{random_id(20)}")
         try:
             response = self.get_response(request)
             response["X-Request-Id"] = request_id_var.get()
@@ -85,6 +89,8 @@ class Envelope:
         response = json_answer(self.body(failure), self.status(failure))
         if failure.retry_after is not None or failure.status == 429:
             response["Retry-After"] = str(max(1, failure.retry_after or 1))
+        if isinstance(failure, errors.Unauthenticated):
+            response["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 15.5.2
         return response
 
 
@@ -144,14 +150,59 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
 def parse_json(body: bytes) -> Any:
-    """JSON as RFC 8259 has it: UTF-8, no NaN. Raises `InvalidInput`."""
+    """JSON as RFC 8259 has it: UTF-8, no NaN; of what it leaves open, no infinite number and no half of a surrogate pair.
+
+    Raises `InvalidInput`, also beyond 100 levels.
+    """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        data = json.loads(body.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError:
         raise errors.InvalidInput({"body": ["The body is not UTF-8."]}) from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise errors.InvalidInput({"body": [TOO_DEEP]}) from None
+    except ValueError as error:
         raise errors.InvalidInput({"body": [f"The body is not JSON: {str(error)[:200]}"]}) from None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and is_deeper_than(data, MAX_DEPTH):
+        raise errors.InvalidInput({"body": [TOO_DEEP]})
+    if SURROGATE.search(body) and _has_lone_surrogate(data):
+        raise errors.InvalidInput({"body": ["A text has half of a surrogate pair, which has no UTF-8."]})
+    return data
+
+
+TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def is_deeper_than(data: Any, levels: int) -> bool:
+    """Whether lists and objects are nested deeper than so many levels; without recursion."""
+    layer = [data]
+    for _ in range(levels):
+        layer = [
+            inner
+            for item in layer
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, (dict, list))
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _has_lone_surrogate(data: Any) -> bool:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 class ApiRequest(Request):
@@ -187,6 +238,7 @@ class ApiView(APIView):
     permission_classes: Any = ()
     throttle_classes: Any = ()
     renderer_classes: Any = (JSONRenderer,)
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     content_negotiation_class: Any = OnlyJson
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> ApiRequest:
@@ -197,8 +249,8 @@ class ApiView(APIView):
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Called before the method: a place for subclasses to find out who calls."""
         request.accepted_renderer, request.accepted_media_type = self.renderer_classes[0](), "application/json"
-        if "\x00" in request._request.path:
-            raise errors.NotFound
+        if "%00" in request.META.get("QUERY_STRING", ""):  # PostgreSQL's text takes none
+            raise errors.InvalidInput({"query": ["Must not have NUL characters."]})
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override] # not DRF's Response: rendered at once
         return self.envelope.render(as_failure(exc))
@@ -210,6 +262,15 @@ class ApiView(APIView):
     def parameters(self, serializer_class: type[Serializer[Any]]) -> dict[str, Any]:
         """The checked query string; the last of a repeated parameter counts."""
         return checked(serializer_class(data=self.request._request.GET.dict()))
+
+
+class StrictText(CharField):
+    """A text that must come as a JSON string: DRF would take a number for one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(super().to_internal_value(data))
 
 
 def checked(serializer: Serializer[Any]) -> dict[str, Any]:
@@ -295,24 +356,29 @@ def _encode_cursor(*parts: str) -> str:
 def _cursor_parts(cursor: str, count: int) -> list[str]:
     try:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         parts = None
-    if not isinstance(parts, list) or len(parts) != count or not all(isinstance(part, str) for part in parts):
+    good = isinstance(parts, list) and len(parts) == count
+    if not good or not all(isinstance(part, str) and part.isprintable() for part in parts):
         raise errors.InvalidInput({"cursor": ["Not a cursor that a list gave."]})
     return parts
 
 
 def _decode_cursor(cursor: str) -> tuple[Any, str]:
-    from django.utils.dateparse import parse_datetime
-
     text, pk = _cursor_parts(cursor, 2)
-    try:
-        at = parse_datetime(text)
-    except ValueError:
-        at = None
-    if at is None or "\x00" in pk:
+    at = read_time(text)
+    if at is None:
         raise errors.InvalidInput({"cursor": ["Not a cursor that a list gave."]})
     return at, pk
+
+
+def read_time(text: str) -> datetime | None:
+    """A time with its zone, in UTC; None for anything else."""
+    try:
+        found = parse_datetime(text)
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _decode_offset(cursor: str) -> int:

@@ -16,6 +16,7 @@ SECRET_NAME = re.compile(
 NOT_SECRET = re.compile(
     r"(next_?page_?token|page_?token|sync_?token|tokens?_?(count|used|type)|max_?tokens)", re.IGNORECASE
 )
+JSON_MEMBER = re.compile(r'("([^"\\]{1,100})"\s*:\s*)"(?:[^"\\]|\\.)*(?:"|$)')
 MIN_VALUE = 4  # shorter values would mask half a text
 
 
@@ -42,6 +43,13 @@ def is_secret_name(name: str) -> bool:
     return bool(SECRET_NAME.search(name)) and not NOT_SECRET.search(name)
 
 
+def redact_json_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """As `redact`, for JSON that is cut off, or too large or deep to be read."""
+    values = sorted((secret for secret in secrets if len(secret) >= MIN_VALUE), key=len, reverse=True)
+    masked = JSON_MEMBER.sub(lambda match: f'{match[1]}"{MASK}"' if is_secret_name(match[2]) else match[0], text)
+    return redact_text(masked, values)
+
+
 def redact_text(text: str, values: Iterable[str]) -> str:
     for secret in values:
         if secret in text:
@@ -62,4 +70,5 @@ def clip(value: Any, limit: int) -> str:
     """JSON text of a value, at most ``limit`` characters."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = text.replace("\x00", "\ufffd")  # PostgreSQL's text takes no NUL
+    text = text.encode("utf-8", errors="replace").decode()  # and no database half of a surrogate pair
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"

@@ -6,10 +6,11 @@ whatever goes wrong outside of a view (an unknown path, a bad host) is answered 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseNotFound
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 
@@ -21,7 +22,8 @@ ENVELOPES: tuple[tuple[str, Envelope], ...] = (
     ("/api/", INTEGRATIONS),
     ("/sandbox/", INTEGRATIONS),
 )
-PAGES = "callback"  # GET …/integrations/callback answers a browser: it may need the cookie, and shows pages
+# The provider's way back answers a browser: it may need the cookie, and shows pages.
+PAGE = re.compile(r"/v1/([^/]+/)?integrations/callback")
 
 
 class ApiMiddleware:
@@ -31,8 +33,10 @@ class ApiMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        envelope = envelope_for(request.path_info, ENVELOPES)
-        if envelope is None or request.path_info.endswith(PAGES):
+        envelope = envelope_for(f"{request.path_info}/", ENVELOPES)
+        if envelope is None:
+            return self.get_response(request) if "\x00" not in request.path_info else HttpResponseNotFound()
+        if request.method in {"GET", "HEAD"} and PAGE.fullmatch(request.path_info):
             return self.get_response(request)
         return answer(request, envelope)
 
@@ -40,11 +44,17 @@ class ApiMiddleware:
 def answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:
     try:
         request.get_host()
+        if "\x00" in request.path_info:  # PostgreSQL's text takes none
+            raise errors.NotFound
         match = resolve(request.path_info)
         request.resolver_match = match
         response: HttpResponseBase = match.func(request, *match.args, **match.kwargs)
         if hasattr(response, "render") and callable(response.render):
             response = response.render()
+        if response.status_code == 405 and not response.get("Content-Type", "").startswith("application/json"):
+            allowed = response["Allow"]
+            response = envelope.render(errors.MethodNotAllowed())
+            response["Allow"] = allowed
     except Resolver404:
         return envelope.render(errors.NotFound("There is no such path."))
     except DisallowedHost:

@@ -5,3 +5,6 @@ class RunsConfig(AppConfig):
     name = "apps.runs"
     label = "runs"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import receivers  # noqa: F401 - registers them

@@ -12,7 +12,7 @@ import threading
 from datetime import datetime
 
 from django.conf import settings
-from django.db import Error, close_old_connections, connection
+from django.db import DataError, Error, IntegrityError, close_old_connections, connection, transaction
 from django.db.models import Q
 
 from apps.connections.models import Connection
@@ -64,26 +64,31 @@ class Journal:
                 keys, self._keys = self._keys, {}
             try:
                 Execution.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
-            except Error:
-                log.exception("could not write %d executions", len(rows))
+            except (Error, ValueError) as error:
+                log.warning("could not write %d executions at once: %s", len(rows), error)
                 self._write_one_by_one(rows)
             try:
                 self._write_uses(connections, keys)
-            except Error:
-                log.exception("could not write times of last use")
+            except Error as error:
+                log.warning("could not write times of last use: %s", error)
+                with self._lock:
+                    self._connections = connections | self._connections
+                    self._keys = keys | self._keys
 
     def _write_one_by_one(self, rows: list[Execution]) -> None:
         """After a failed batch: one bad row (a project deleted meanwhile) must not take the others with it."""
         for index, row in enumerate(rows):
             try:
-                row.save(force_insert=True)
-            except Error as error:
-                if connection.connection is None or not connection.is_usable():
-                    with self._lock:
-                        kept = rows[index:]
-                        self._rows = kept[-(2 * MOST_WAITING) :] + self._rows
-                    return
+                with transaction.atomic():
+                    row.save(force_insert=True)
+            except (IntegrityError, DataError, ValueError) as error:
                 log.error("an execution could not be written: %s", error)
+            except Error as error:
+                log.warning("the database takes no executions for now: %s", error)
+                with self._lock:
+                    kept = rows[index:]
+                    self._rows = kept[-(2 * MOST_WAITING) :] + self._rows
+                return
 
     def _write_uses(self, connections: dict[str, datetime], keys: dict[str, datetime]) -> None:
         for model, used in ((Connection, connections), (ApiKey, keys)):

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register, run_checks
+from django.core.exceptions import ImproperlyConfigured
 
 from apps.lib.egress import parse_allowance
 from apps.lib.vault import BadKeys, parse_keys
@@ -52,7 +53,10 @@ def _addresses() -> list[CheckMessage]:
 
 def _production() -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    key = settings.SECRET_KEY
+    try:
+        key = settings.SECRET_KEY
+    except ImproperlyConfigured:  # Django's own answer to an empty one, without our hint
+        key = ""
     if not key or key.startswith((DEVELOPMENT_MARK, "django-insecure")) or len(key) < SECRET_LENGTH:
         found.append(
             Error(

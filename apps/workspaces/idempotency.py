@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import random
 import time
 from collections.abc import Callable
@@ -20,13 +21,15 @@ from django.utils import timezone
 
 from apps.lib.api import as_failure
 from apps.lib.db import release
-from apps.lib.errors import Conflict, InvalidInput
+from apps.lib.errors import AddressRefused, Conflict, InvalidInput, RefreshUnavailable, UnknownTool
 
 from .models import IdempotencyRecord
 
 KEPT = timedelta(hours=24)
 PATIENCE = 30.0  # seconds that a second call waits for the first
-NOT_STORED = frozenset({400, 401, 403, 404, 405, 413, 429})
+NOT_STORED = frozenset({400, 401, 403, 404, 405, 413, 429, 500})
+# 422 and 502 as well, but nothing was sent: the same call may succeed as soon as the cause is gone.
+NOT_SENT = (UnknownTool, RefreshUnavailable, AddressRefused)
 KEPT_HEADERS = ("Content-Type", "Retry-After")
 
 
@@ -54,8 +57,6 @@ def idempotent(method: Callable[..., HttpResponse]) -> Callable[..., HttpRespons
 
 
 def _plain(data: dict[str, Any]) -> list[tuple[str, str]]:
-    import json
-
     return [(name, json.dumps(value, sort_keys=True)) for name, value in data.items()]
 
 
@@ -95,14 +96,16 @@ def _claim(record_id: str, body: str) -> bool:
 
 
 def _first(record_id: str, call: Callable[[], HttpResponse], view: Any) -> HttpResponse:
+    kept = True
     try:
         response = call()
     except Exception as error:
         response = view.envelope.render(as_failure(error))
+        kept = not isinstance(error, NOT_SENT)
     except BaseException:
         IdempotencyRecord.objects.filter(pk=record_id).delete()
         raise
-    if response.status_code in NOT_STORED or response.status_code == 500:
+    if not kept or response.status_code in NOT_STORED:
         IdempotencyRecord.objects.filter(pk=record_id).delete()
     else:
         headers = {name: response[name] for name in KEPT_HEADERS if name in response}

@@ -7,6 +7,7 @@ small, so that small limits are exact over any number of processes.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
+from redis.exceptions import RedisError
 
 from apps.lib.errors import QuotaExceeded, RateLimited
 
 from .callers import Caller
 from .models import UsageCounter
+
+log = logging.getLogger(__name__)
 
 LEASE_SHARE = 500  # a lease is at most this fraction of the limit …
 LARGEST_LEASE = 50  # … and never more calls than this
@@ -64,9 +68,16 @@ def _seconds_to(end: datetime, now: datetime) -> int:
 
 def _take(name: str, limit: int, end: datetime, now: datetime) -> bool:
     window = f"{name}:{int(end.timestamp())}"
-    if "redis" in settings.CACHES["default"]["BACKEND"].lower():
-        return _take_redis(window, limit, end, now)
+    if _counts_in_cache():
+        try:
+            return _take_redis(window, limit, end, now)
+        except RedisError as error:  # gone or restarting: no reason to refuse calls, or to stop counting them
+            log.warning("counting in the database, the cache does not answer: %s", error)
     return _take_leased(window, limit, end)
+
+
+def _counts_in_cache() -> bool:
+    return "redis" in settings.CACHES["default"]["BACKEND"].lower()
 
 
 def _take_redis(window: str, limit: int, end: datetime, now: datetime) -> bool:
@@ -97,10 +108,12 @@ def _take_leased(window: str, limit: int, end: datetime) -> bool:
 
 def _lease(window: str, calls: int, limit: int, end: datetime) -> int:
     """Adds ``calls`` to the counter where they fit below the limit; gives how many were taken."""
+    if calls > limit:
+        return 0
     rows = UsageCounter.objects.filter(pk=window, used__lte=limit - calls)
-    if calls <= limit and rows.update(used=F("used") + calls):
+    if rows.update(used=F("used") + calls):
         return calls
-    if calls > limit or UsageCounter.objects.filter(pk=window).exists():
+    if UsageCounter.objects.filter(pk=window, used__gt=limit - calls).exists():
         return 0
     with transaction.atomic():
         UsageCounter.objects.bulk_create([UsageCounter(id=window, used=0, ends_at=end)], ignore_conflicts=True)
@@ -123,6 +136,6 @@ def used_today(workspace_id: object) -> int:
     """Calls counted for a workspace since midnight UTC (leases count whole), for the admin."""
     end = (timezone.now().astimezone(UTC) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     window = f"d:{workspace_id}:{int(end.timestamp())}"
-    if "redis" in settings.CACHES["default"]["BACKEND"].lower():
+    if _counts_in_cache():
         return int(cache.get(f"jf:quota:{window}") or 0)
     return UsageCounter.objects.filter(pk=window).values_list("used", flat=True).first() or 0

@@ -157,8 +157,12 @@ def issue_key(
 
 
 def check_key_limit(workspace: Workspace) -> None:
+    """Raises `QuotaExceeded` where the plan permits no further key. To be called in the transaction that makes it."""
     limit = workspace.plan.keys
-    if limit is not None and workspace.api_keys.usable().count() >= limit:
+    if limit is None:
+        return
+    Workspace.objects.select_for_update().get(pk=workspace.pk)  # one asks at a time
+    if workspace.api_keys.usable().count() >= limit:
         raise QuotaExceeded(f"The plan's limit of {limit} API keys is reached.",
                             remediation="Revoke a key that is no longer used, or ask for a larger plan.")  # fmt: skip
 

@@ -6,22 +6,14 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.lib.api import flatten
+from apps.lib.api import StrictText, flatten
 from apps.lib.errors import InvalidInput
 from apps.toolkits.spec import Toolkit
+from apps.workspaces.api.base import named_by_header
 from apps.workspaces.callers import Caller
 
 from ..access import platform_client
 from ..models import Connection, ConnectSession, Integration
-
-
-class StrictText(serializers.CharField):
-    """A text that must come as a JSON string: DRF would take a number for one."""
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return str(super().to_internal_value(data))
 
 
 class OAuthCredentials(serializers.Serializer[Any]):
@@ -111,7 +103,7 @@ def checked_body(
     user_id = None
     try:
         named = data.get("userId") if "userId" not in faults else None
-        user_id = caller.for_user(named, request.META.get("HTTP_X_END_USER", ""))
+        user_id = caller.for_user(named, named_by_header(request))
     except InvalidInput as error:
         faults |= error.details
     if user_id is None and "userId" not in faults:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.connections.api.serializers import StrictText
+from apps.lib.api import StrictText
 
 from ..models import Execution
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpResponse
-from django.utils.dateparse import parse_datetime
 
 from apps.connections.api.serializers import checked_body
 from apps.connections.models import Integration
 from apps.connections.services import find_toolkit
 from apps.lib import errors
-from apps.lib.api import json_answer, offset_page, page
+from apps.lib.api import json_answer, offset_page, page, read_time
 from apps.lib.errors import InvalidInput
 from apps.toolkits.presentation import FORMATS
 from apps.toolkits.registry import catalog
@@ -125,10 +124,7 @@ class ExecutionView(ProjectView):
 
 
 def _time(name: str, text: str) -> Any:
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
+    found = read_time(text)
+    if found is None:
         raise InvalidInput({name: ["Must be a time with its zone, like 2026-01-31T12:00:00Z."]})
     return found

@@ -9,6 +9,15 @@ from apps.workspaces.callers import Caller, identify
 from apps.workspaces.models import Project
 
 
+def named_by_header(request: Any) -> str:
+    """X-End-User as it was sent: WSGI hands headers over as Latin-1, user ids are UTF-8 (PEP 3333)."""
+    text = str(request.META.get("HTTP_X_END_USER", ""))
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
 class ProjectView(ApiView):
     """A route below ``/v1/{appId}``. ``scopes`` names, for each method, the scopes of which one is needed."""
 
@@ -31,4 +40,4 @@ class ProjectView(ApiView):
 
     def user_id(self, named: object = None) -> str | None:
         """The end user that the call is for: of the token or key, else named by the body or X-End-User."""
-        return self.caller.for_user(named, self.request._request.META.get("HTTP_X_END_USER", ""))
+        return self.caller.for_user(named, named_by_header(self.request))

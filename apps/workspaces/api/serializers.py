@@ -7,7 +7,11 @@ from typing import Any
 
 from rest_framework import serializers
 
+from apps.lib.api import StrictText
+from apps.lib.errors import InvalidInput
+
 from ..models import Project
+from ..services import clean_origin
 
 
 class LoginBody(serializers.Serializer[Any]):
@@ -21,20 +25,26 @@ class RefreshBody(serializers.Serializer[Any]):
 
 
 class UserTokenBody(serializers.Serializer[Any]):
-    userId = serializers.CharField(max_length=255, trim_whitespace=False)
+    userId = StrictText(max_length=255, trim_whitespace=False)
     ttl = serializers.IntegerField(required=False, default=3600, min_value=1, max_value=86_400)
 
 
 class SettingsBody(serializers.Serializer[Any]):
-    name = serializers.CharField(required=False, max_length=100)
+    name = StrictText(required=False, max_length=100)
     logo = serializers.URLField(required=False, allow_blank=True, max_length=500)
     colour = serializers.RegexField(re.compile(r"^#[0-9a-fA-F]{6}$"), required=False)
-    allowedOrigins = serializers.ListField(child=serializers.CharField(max_length=500), required=False, max_length=100)
+    allowedOrigins = serializers.ListField(child=StrictText(max_length=500), required=False, max_length=100)
     confirmConnections = serializers.BooleanField(required=False)
 
     def validate_name(self, value: str) -> str:
-        if "/" in value:
-            raise serializers.ValidationError("Must have no slash.")
+        if "/" in value or not value.isprintable():
+            raise serializers.ValidationError("Must have no slash and no control characters.")
+        return value
+
+    def validate_allowedOrigins(self, value: list[str]) -> list[str]:
+        faults = [message for origin in value for message in _origin_faults(origin)]
+        if faults:
+            raise serializers.ValidationError(faults)
         return value
 
     def validate_logo(self, value: str) -> str:
@@ -47,6 +57,14 @@ class SettingsBody(serializers.Serializer[Any]):
         if unknown:
             raise serializers.ValidationError({name: ["Unknown setting."] for name in unknown})
         return attrs
+
+
+def _origin_faults(origin: str) -> list[str]:
+    try:
+        clean_origin(origin)
+    except InvalidInput as error:
+        return list(error.details["allowedOrigins"])
+    return []
 
 
 def settings_row(project: Project) -> dict[str, Any]:

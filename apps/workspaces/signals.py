@@ -1,0 +1,6 @@
+"""What other apps are told of, where the import direction forbids to call them."""
+
+from django.dispatch import Signal
+
+end_user_deleted = Signal()
+"""Sent inside the transaction with ``project`` and ``user_id`` (the integrator's), for what names the user by that id."""
