@@ -6,8 +6,6 @@ The environment's issuer makes its people members; the issuer that an admin adde
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +13,8 @@ import pytest
 import requests
 
 from tests.peers.oidc import BASIC, POST, OidcProvider
-from tests.product import ROOT, Product
+from tests.product import Product
+from tests.shell import ask
 
 pytestmark = pytest.mark.acceptance
 
@@ -41,18 +40,7 @@ class Sso:
         self.provider = provider
 
     def ask(self, code: str) -> str:
-        """What a line of Python in the product's own shell prints."""
-        environment = {"JACKFIELD_HOME": str(self.product.home), "JACKFIELD_ENV": "development", "PATH": ""}
-        done = subprocess.run(
-            [sys.executable, "manage.py", "shell", "-v", "0", "-c", code],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout.strip()
+        return ask(self.product, code)
 
     def roles_of(self, email: str) -> str:
         return self.ask(

@@ -10,7 +10,7 @@
 /bearer/TOKEN           200 to that bearer token only, else 401
 /authorize, /authorize/deny      back to redirect_uri with a code and the state, or with access_denied
 /token/VARIANT          ok short no-expires-in no-refresh-token no-access-token string-expires-in form html empty 500
-                        429 hang reset big invalid-grant invalid-client ok-with-error; tokens are access-N, refresh-N
+                        429 hang reset big invalid-grant invalid-client ok-with-error ok-false; tokens are access-N, refresh-N
 """
 
 import json

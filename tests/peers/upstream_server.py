@@ -275,6 +275,7 @@ def token(request: Handler) -> None:
         "big": lambda: big(request),
         "invalid-grant": lambda: request.send_json(400, {"error": "invalid_grant", "error_description": "revoked"}),
         "invalid-client": lambda: request.send_json(401, {"error": "invalid_client"}),
+        "ok-false": lambda: request.send_json(200, {"ok": False, "error": "invalid_refresh_token"}),
         "ok-with-error": lambda: request.send_json(200, {"error": "bad_verification_code"}),
     }
     answer = answers.get(variant)
