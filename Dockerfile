@@ -19,7 +19,7 @@ COPY static ./static
 
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin jackfield \
     && install --directory --owner=jackfield --mode=0700 /data
-USER jackfield
+USER 10001
 VOLUME /data
 EXPOSE 8000
 
