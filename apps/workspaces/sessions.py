@@ -15,6 +15,7 @@ from allauth.mfa.utils import is_mfa_enabled
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -155,6 +156,12 @@ def _revoke(session_id: str, action: str, request: HttpRequest) -> None:
 def revoke_all(user: User) -> int:
     """Ends every API session of a person: a new password, or an account switched off, ends what the old one began."""
     return MemberSession.objects.usable().filter(user=user).update(revoked_at=timezone.now())
+
+
+def forget_expired() -> int:
+    """Deletes sessions that are over, a day after; gives their number."""
+    over = timezone.now() - timedelta(days=1)
+    return MemberSession.objects.filter(Q(expires_at__lt=over) | Q(revoked_at__lt=over)).delete()[0]
 
 
 def _audit(user: User, action: str, ip: str) -> None:

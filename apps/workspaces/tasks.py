@@ -2,9 +2,9 @@
 
 from celery import shared_task
 
-from . import idempotency, quota
+from . import idempotency, quota, sessions
 
 
 @shared_task(name="workspaces.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
-    return idempotency.forget_expired() + quota.forget_expired()
+    return idempotency.forget_expired() + quota.forget_expired() + sessions.forget_expired()

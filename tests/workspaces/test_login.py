@@ -16,6 +16,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
+from apps.workspaces import sessions
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import AuditEvent, MemberSession, Role, User
 from apps.workspaces.services import add_member, remove_member
@@ -306,6 +307,20 @@ def test_a_former_member_sees_nothing(cast: Cast) -> None:
     token = tokens(login("bob@example.com"))["token"]
     remove_member(cast.bob.memberships.get(), SYSTEM)
     assert projects_of(cast, token) == 404
+
+
+@pytest.mark.usefixtures("cast")
+def test_sessions_that_are_over_are_deleted_a_day_after() -> None:
+    for days in (-2, -0.5, 5):
+        tokens(login())
+        newest = MemberSession.objects.latest("created_at")
+        MemberSession.objects.filter(pk=newest.pk).update(expires_at=timezone.now() + timedelta(days=days))
+    tokens(login())
+    MemberSession.objects.filter(pk=MemberSession.objects.latest("created_at").pk).update(
+        revoked_at=timezone.now() - timedelta(days=2)
+    )
+    assert sessions.forget_expired() == 2
+    assert MemberSession.objects.count() == 2
 
 
 # -- What the tokens are ---------------------------------------------------------------------------------------------
