@@ -126,6 +126,18 @@ class Product:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def processes(self) -> dict[int, str]:
+        """Everything that quickstart started and that still runs: command lines by process id (Linux only)."""
+        found: dict[int, str] = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and int(folder.name) != getattr(self.process, "pid", 0):
+                with contextlib.suppress(OSError):
+                    if f"JACKFIELD_HOME={self.home}\0".encode() in (folder / "environ").read_bytes():
+                        command = (folder / "cmdline").read_bytes()
+                        if command:  # a zombie has none
+                            found[int(folder.name)] = command.replace(b"\0", b" ").decode()
+        return found
+
     def _await_ready(self, url: str, process: subprocess.Popen[bytes], patience: float) -> None:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:

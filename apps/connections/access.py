@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from django.conf import settings
 
@@ -156,7 +157,9 @@ def secrets_of(scheme: Any, credentials: dict[str, Any]) -> list[str]:
         found += [custom_value(template, values) for template in [*scheme.headers.values(), *scheme.query.values()]]
         public = {values[field.name] for field in scheme.fields if not field.secret}
         found = [text for text in found if text not in public]
-    return found
+    # As they stand in a URL, should they turn up in one.
+    escaped = {form for text in found for form in (quote(text), quote(text, safe=""), quote_plus(text))}
+    return [*found, *(escaped - set(found))]
 
 
 PLAIN_MEMBERS = frozenset({"token_type", "scope", "lifetime", "username"})

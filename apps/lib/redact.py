@@ -22,8 +22,7 @@ MIN_VALUE = 4  # shorter values would mask half a text
 
 def redact(value: Any, secrets: Iterable[str] = ()) -> Any:
     """A copy of JSON-like data without secrets: members with a secret's name, and any of ``secrets`` inside a text."""
-    values = [secret for secret in secrets if len(secret) >= MIN_VALUE]
-    return _redact(value, sorted(values, key=len, reverse=True))
+    return _redact(value, [secret for secret in secrets if len(secret) >= MIN_VALUE])
 
 
 def _redact(value: Any, values: list[str]) -> Any:
@@ -51,7 +50,8 @@ def redact_json_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def redact_text(text: str, values: Iterable[str]) -> str:
-    for secret in values:
+    """The longest first: one secret may begin another."""
+    for secret in sorted((value for value in values if value in text), key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, MASK)
     return text
