@@ -23,12 +23,13 @@ def query_of(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
-def configure(product: Product, slug: str, client_id: str, client_secret: str, **settings: Any) -> dict[str, Any]:
-    body = {
-        "toolkit": slug,
-        "oauthCredentials": {"clientId": client_id, "clientSecret": client_secret},
-        "settings": settings,
-    }
+def configure(
+    product: Product, slug: str, client_id: str = "", client_secret: str = "", **settings: Any
+) -> dict[str, Any]:
+    """Switches a toolkit on with these overrides and no others; without a client id the client stays what it was."""
+    body: dict[str, Any] = {"toolkit": slug, "settings": settings}
+    if client_id:
+        body["oauthCredentials"] = {"clientId": client_id, "clientSecret": client_secret}
     answer = product.call("POST", "integrations/configure", json=body)
     assert answer.status_code == 200, answer.text
     row: dict[str, Any] = answer.json()

@@ -25,6 +25,7 @@ from tests.acceptance.journey import (
     new_user,
     query_of,
 )
+from tests.acceptance.tripwire import Tripwire
 from tests.peers.forms import forms
 from tests.peers.oidc import POST, OidcProvider
 from tests.peers.upstream import Upstream
@@ -198,26 +199,6 @@ def test_a_redirect_to_a_private_address_reaches_nothing(
         assert code_of(answer) == (502, "INTEGRATIONS_EXECUTION_FAILED")
         assert time.monotonic() - started < 2
         assert not wire.tripped()
-
-
-class Tripwire:
-    """Listens on every address of the machine and notices who comes."""
-
-    def __enter__(self) -> Tripwire:
-        self.socket = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-        self.socket.setblocking(False)
-        self.port: int = self.socket.getsockname()[1]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.socket.close()
-
-    def tripped(self) -> bool:
-        try:
-            self.socket.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
 
 
 def test_the_tripwire_trips() -> None:
