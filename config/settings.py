@@ -134,10 +134,12 @@ if "sqlite" in _database["ENGINE"]:
     }
 else:
     _database["DISABLE_SERVER_SIDE_CURSORS"] = True  # PgBouncer in transaction mode
+    _options["prepare_threshold"] = 5  # concerns apps.lib.db.Prepared alone: Django's own cursors prepare nothing
     _pool = int(os.environ.get("JACKFIELD_DB_POOL", "0" if TESTING else "16"))
     if _pool:
         _options["pool"] = {"min_size": 1, "max_size": _pool, "timeout": 20}
     _database["CONN_MAX_AGE"] = 0
+JACKFIELD_DB_PREPARE = env.bool("JACKFIELD_DB_PREPARE", default=True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "workspaces.User"
 

@@ -187,7 +187,7 @@ def _finish_form(
 def theme(request: HttpRequest, project_id: str) -> HttpResponse:
     """A project's colour as a stylesheet: the strict policy permits no inline style."""
     project = get_object_or_404(Project, pk=project_id)
-    css = f":root{{--brand:{project.colour};--brand-text:{_readable_on(project.colour)}}}"
+    css = f":root{{--brand:{project.colour};--on-brand:{_readable_on(project.colour)}}}"
     response = HttpResponse(css, content_type="text/css")
     response["Cache-Control"] = "public, max-age=300"
     return response

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.connections import access
@@ -16,9 +18,10 @@ from apps.connections.models import Connection, Integration
 from apps.connections.refresh import fresh_credentials, is_refreshable
 from apps.connections.services import failed_by_rule, send
 from apps.lib import errors, http
-from apps.lib.api import request_id
+from apps.lib.api import MAX_DEPTH, is_deeper_than, request_id
+from apps.lib.db import Prepared
 from apps.lib.errors import Failure, InvalidInput
-from apps.lib.redact import clip, redact, redact_text
+from apps.lib.redact import clip, redact, redact_json_text, redact_text
 from apps.toolkits import hooks
 from apps.toolkits.registry import catalog
 from apps.toolkits.request import BadParameters, Request, build, check_parameters
@@ -111,47 +114,56 @@ def _execute(
     toolkit, tool = found
     trace.toolkit, trace.tool_name = toolkit.slug, toolkit.public_name(tool)
     caller.require_toolkit(toolkit.slug)
-    connection, integration = _find_connection(caller, toolkit, user_id, connection_id)
+    connection = _find_connection(caller, toolkit, user_id, connection_id)
     try:
         check_parameters(tool, params)
         if connection is None:
-            raise errors.NotConnected(f"The user has no connected account for {toolkit.slug}.")
+            which = "such connection" if connection_id else "connected account"
+            raise errors.NotConnected(f"The user has no {which} for {toolkit.slug}.")
         trace.connection_id = connection.pk
         _check_usable(connection)
-        request = _build(toolkit, tool, params, integration, connection)
+        scheme = _scheme(connection, toolkit)
+        request = _build(toolkit, tool, params, connection)
     except BadParameters as error:
         raise InvalidInput({f"params.{name}": messages for name, messages in error.faults.items()}) from None
     trace.request = request
     take_call(caller)
-    answer = _call(trace, toolkit, connection, request)
+    answer = _call(trace, toolkit, connection, scheme, request)
     return _outcome(toolkit, tool, answer)
 
 
 def _find_connection(
     caller: Caller, toolkit: Toolkit, user_id: str | None, connection_id: str | None
-) -> tuple[Connection | None, Integration]:
+) -> Connection | None:
     """The connection that the call uses, with its integration joined: one SELECT where there is one.
 
-    A toolkit that was switched off goes on working for accounts that are connected. Raises `ToolkitNotEnabled`, `NotFound`.
+    A call for nobody uses the integration's shared connection; a call for a user only that user's. A toolkit that was
+    switched off goes on working for accounts that are connected. Raises `ToolkitNotEnabled`.
     """
-    rows = Connection.objects.filter(project=caller.project, toolkit=toolkit.slug).select_related("integration")
-    rows = rows.filter(end_user=None) if user_id is None else rows.filter(end_user__external_id=user_id)
-    rows = rows.filter(pk=connection_id) if connection_id else rows.order_by("-is_primary", "-connected_at")
-    connection = next(iter(rows[:1]), None)
+    if user_id is None:
+        shared = Connection.objects.filter(project=caller.project, toolkit=toolkit.slug, end_user=None)
+        shared = shared.filter(pk=connection_id) if connection_id else shared.filter(is_primary=True)
+        connection = shared.select_related("integration").first()
+    elif connection_id:
+        connection = NAMED.first(caller.project.pk, toolkit.slug, user_id, connection_id)
+    else:
+        connection = USERS_OWN.first(caller.project.pk, toolkit.slug, user_id)
     if connection is not None:
         connection.project = caller.project
         connection.integration.project = caller.project
-        return connection, connection.integration
-    integration = Integration.objects.filter(project=caller.project, toolkit=toolkit.slug).enabled().first()
-    if integration is None:
+        return connection
+    if not Integration.objects.filter(project=caller.project, toolkit=toolkit.slug).enabled().exists():
         raise errors.ToolkitNotEnabled(f"The toolkit {toolkit.slug} is not enabled for this project.")
-    if connection_id:
-        raise errors.NotConnected("The user has no such connection for this toolkit.")
-    integration.project = caller.project
-    shared = Connection.objects.filter(integration=integration, end_user=None, is_primary=True).first()
-    if shared is not None:
-        shared.project, shared.integration = caller.project, integration
-    return shared, integration
+    return None
+
+
+def _own(project_id: str, slug: str, user_id: str) -> QuerySet[Connection]:
+    rows = Connection.objects.filter(project_id=project_id, toolkit=slug, end_user__external_id=user_id)
+    return rows.select_related("integration").order_by("-is_primary", "-connected_at")
+
+
+USERS_OWN = Prepared(_own, 3)
+NAMED = Prepared(lambda project_id, slug, user_id, pk: _own(project_id, slug, user_id).filter(pk=pk), 4)
 
 
 def _check_usable(connection: Connection) -> None:
@@ -162,18 +174,23 @@ def _check_usable(connection: Connection) -> None:
         )
 
 
-def _build(
-    toolkit: Toolkit, tool: Tool, params: dict[str, Any], integration: Integration, connection: Connection
-) -> Request:
+def _scheme(connection: Connection, toolkit: Toolkit) -> Any:
+    try:
+        return access.scheme_for(connection, toolkit)
+    except LookupError as error:  # the toolkit's file was changed since
+        raise errors.NotConnected(f"The account must be connected anew: {error}.") from None
+
+
+def _build(toolkit: Toolkit, tool: Tool, params: dict[str, Any], connection: Connection) -> Request:
+    integration = connection.integration
     if tool.hook:
         params = hooks.find(toolkit.slug, tool.hook)(dict(params))
     values = access.variables(toolkit, integration, connection.variables)
     return build(toolkit, tool, params, values, access.base_override(integration))
 
 
-def _call(trace: _Trace, toolkit: Toolkit, connection: Connection, request: Request) -> http.Answer:
+def _call(trace: _Trace, toolkit: Toolkit, connection: Connection, scheme: Any, request: Request) -> http.Answer:
     """Calls with fresh credentials. A 401 forces one refresh of exactly the token that failed, then one retry."""
-    scheme = access.scheme_for(connection, toolkit)
     credentials = fresh_credentials(connection)
     trace.secrets = access.secrets_of(scheme, credentials)
     version = connection.version
@@ -210,17 +227,17 @@ def _outcome(toolkit: Toolkit, tool: Tool, answer: http.Answer) -> Outcome:
 def decode(answer: http.Answer) -> tuple[Any, bytes | None]:
     """The body as the caller gets it: JSON as it is (and its own bytes), text as text, anything else as base64.
 
-    A body that only claims to be JSON is text.
+    A body that only claims to be JSON, or is nested beyond measure, is text.
     """
     if not answer.body:
         return None, None
     kind = answer.content_type
     if "json" in kind or (not kind and answer.body[:1] in b"{["):
         try:
-            data = json.loads(answer.body, parse_constant=_refuse_constant)
+            data = json.loads(answer.body, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):
             return answer.text, None
-        return data, _raw(answer)
+        return (answer.text if is_deeper_than(data, MAX_DEPTH) else data), _raw(answer)
     if kind.startswith(TEXT_TYPES) or kind.endswith("+xml") or not kind:
         return answer.text, None
     binary = {
@@ -234,6 +251,13 @@ def decode(answer: http.Answer) -> tuple[Any, bytes | None]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:50]} has no place in a float")
+    return number
 
 
 def _raw(answer: http.Answer) -> bytes | None:
@@ -271,9 +295,9 @@ def _log(trace: _Trace, error: Failure | None) -> None:
         successful=error is None,
         status=answer.status if answer else None,
         error=error.code if error else "",
-        message=redact_text(error.text, trace.secrets)[:500].replace("\x00", "") if error else "",
+        message=clip(redact_text(error.text, trace.secrets), 450) if error else "",
         method=request.method if request else "",
-        url=redact_text(request.url, trace.secrets)[:2000] if request else "",
+        url=clip(redact_text(request.url, trace.secrets), 1900) if request else "",
         request=clip(redact(trace.params, trace.secrets), LOGGED_CHARACTERS),
         response=_logged_answer(answer, trace.secrets) if answer else "",
         duration_ms=int((time.monotonic() - trace.started) * 1000),
@@ -289,8 +313,8 @@ def _logged_answer(answer: http.Answer, secrets: list[str]) -> str:
     kind = answer.content_type
     if "json" in kind and len(answer.body) <= 4 * LOGGED_CHARACTERS:
         data = http.json_or_none(answer)
-        if data is not None:
+        if data is not None and not is_deeper_than(data, MAX_DEPTH):
             return clip(redact(data, secrets), LOGGED_CHARACTERS)
     if kind and not (kind.startswith(TEXT_TYPES) or "json" in kind or kind.endswith("+xml")):
         return f"({kind}, {len(answer.body)} bytes)"
-    return clip(redact_text(answer.text[: 4 * LOGGED_CHARACTERS], secrets), LOGGED_CHARACTERS)
+    return clip(redact_json_text(answer.text[: 4 * LOGGED_CHARACTERS], secrets), LOGGED_CHARACTERS)

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from apps.lib import errors
 from apps.lib.api import client_ip
+from apps.lib.db import Prepared
 
 from . import tokens
 from .audit import Actor
@@ -139,14 +140,15 @@ def with_implied(scopes: Iterable[str]) -> frozenset[str]:
     return frozenset(scopes).union(*(IMPLIED.get(scope, frozenset()) for scope in scopes))
 
 
+KEY = Prepared(
+    lambda digest: ApiKey.objects.filter(digest=digest).select_related("workspace__plan", "project", "end_user"), 1
+)
+
+
 def find_key(secret: str) -> ApiKey:
     """The usable key, its workspace, plan, project and user joined. Raises `InvalidApiKey`."""
-    key = (
-        ApiKey.objects.filter(digest=ApiKey.digest_of(secret))
-        .select_related("workspace__plan", "project", "end_user")
-        .first()
-    )
-    if key is None or not key.is_usable():
+    key = KEY.first(ApiKey.digest_of(secret))
+    if key is None or key.digest != ApiKey.digest_of(secret) or not key.is_usable():
         raise errors.InvalidApiKey
     return key
 

@@ -9,118 +9,216 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('workspaces', '0002_cache_table'),
+        ("workspaces", "0002_cache_table"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Integration',
+            name="Integration",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.integration_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('toolkit', models.CharField(max_length=100)),
-                ('display_name', models.CharField(blank=True, max_length=100)),
-                ('enabled', models.BooleanField(default=True)),
-                ('scopes', models.JSONField(blank=True, default=list, help_text="Asked for; empty: the toolkit's own.")),
-                ('client_id', models.CharField(blank=True, max_length=500, verbose_name='OAuth client id')),
-                ('client_secret', models.TextField(blank=True, editable=False)),
-                ('settings', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='integrations', to='workspaces.project')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.integration_id,
+                        editable=False,
+                        max_length=40,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("toolkit", models.CharField(max_length=100)),
+                ("display_name", models.CharField(blank=True, max_length=100)),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "scopes",
+                    models.JSONField(blank=True, default=list, help_text="Asked for; empty: the toolkit's own."),
+                ),
+                ("client_id", models.CharField(blank=True, max_length=500, verbose_name="OAuth client id")),
+                ("client_secret", models.TextField(blank=True, editable=False)),
+                ("settings", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="integrations",
+                        to="workspaces.project",
+                    ),
+                ),
             ],
             bases=(apps.lib.vault.Sealing, models.Model),
         ),
         migrations.CreateModel(
-            name='ConnectSession',
+            name="ConnectSession",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('state_digest', models.CharField(max_length=64, unique=True)),
-                ('connection_id', models.CharField(db_index=True, max_length=40)),
-                ('auth_type', models.CharField(max_length=30)),
-                ('redirect_url', models.CharField(blank=True, max_length=2000)),
-                ('callback_url', models.CharField(max_length=500)),
-                ('verifier', models.TextField(blank=True)),
-                ('binding', models.CharField(blank=True, max_length=64)),
-                ('scopes', models.JSONField(default=list)),
-                ('variables', models.JSONField(default=dict)),
-                ('allow_multiple', models.BooleanField(default=False)),
-                ('expires_at', models.DateTimeField()),
-                ('used_at', models.DateTimeField(null=True)),
-                ('outcome', models.CharField(blank=True, max_length=30)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('end_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='workspaces.enduser')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='workspaces.project')),
-                ('integration', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='connections.integration')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False
+                    ),
+                ),
+                ("state_digest", models.CharField(max_length=64, unique=True)),
+                ("connection_id", models.CharField(db_index=True, max_length=40)),
+                ("auth_type", models.CharField(max_length=30)),
+                ("redirect_url", models.CharField(blank=True, max_length=2000)),
+                ("callback_url", models.CharField(max_length=500)),
+                ("verifier", models.TextField(blank=True)),
+                ("binding", models.CharField(blank=True, max_length=64)),
+                ("scopes", models.JSONField(default=list)),
+                ("variables", models.JSONField(default=dict)),
+                ("allow_multiple", models.BooleanField(default=False)),
+                ("expires_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
+                ("outcome", models.CharField(blank=True, max_length=30)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "end_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="workspaces.enduser",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="workspaces.project"
+                    ),
+                ),
+                (
+                    "integration",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="connections.integration"
+                    ),
+                ),
             ],
             bases=(apps.lib.vault.Sealing, models.Model),
         ),
         migrations.CreateModel(
-            name='Connection',
+            name="Connection",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.connection_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('toolkit', models.CharField(max_length=100)),
-                ('auth_type', models.CharField(max_length=30)),
-                ('status', models.CharField(choices=[('active', 'Active'), ('inactive', 'Waits for confirmation'), ('expired', 'Needs reconnect')], default='active', max_length=10)),
-                ('is_primary', models.BooleanField(default=True)),
-                ('credentials', models.TextField(editable=False)),
-                ('version', models.PositiveIntegerField(default=1, editable=False)),
-                ('expires_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='token expires')),
-                ('lease_owner', models.CharField(blank=True, editable=False, max_length=40)),
-                ('lease_until', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('refresh_failures', models.PositiveSmallIntegerField(default=0, editable=False)),
-                ('refresh_not_before', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('error', models.CharField(blank=True, editable=False, max_length=300)),
-                ('account_id', models.CharField(blank=True, editable=False, max_length=255)),
-                ('account_label', models.CharField(blank=True, editable=False, max_length=255, verbose_name='account')),
-                ('account_picture', models.CharField(blank=True, editable=False, max_length=1000)),
-                ('scopes', models.JSONField(default=list, editable=False, help_text='Granted by the provider.')),
-                ('variables', models.JSONField(default=dict, editable=False)),
-                ('label', models.CharField(blank=True, max_length=100)),
-                ('metadata', models.JSONField(blank=True, default=dict)),
-                ('connected_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('refreshed_at', models.DateTimeField(editable=False, null=True)),
-                ('last_used_at', models.DateTimeField(editable=False, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('end_user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='connections', to='workspaces.enduser')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='connections', to='workspaces.project')),
-                ('integration', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='connections', to='connections.integration')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.connection_id,
+                        editable=False,
+                        max_length=40,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("toolkit", models.CharField(max_length=100)),
+                ("auth_type", models.CharField(max_length=30)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("active", "Active"),
+                            ("inactive", "Waits for confirmation"),
+                            ("expired", "Needs reconnect"),
+                        ],
+                        default="active",
+                        max_length=10,
+                    ),
+                ),
+                ("is_primary", models.BooleanField(default=True)),
+                ("credentials", models.TextField(editable=False)),
+                ("version", models.PositiveIntegerField(default=1, editable=False)),
+                (
+                    "expires_at",
+                    models.DateTimeField(blank=True, editable=False, null=True, verbose_name="token expires"),
+                ),
+                ("lease_owner", models.CharField(blank=True, editable=False, max_length=40)),
+                ("lease_until", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("refresh_failures", models.PositiveSmallIntegerField(default=0, editable=False)),
+                ("refresh_not_before", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("error", models.CharField(blank=True, editable=False, max_length=300)),
+                ("account_id", models.CharField(blank=True, editable=False, max_length=255)),
+                ("account_label", models.CharField(blank=True, editable=False, max_length=255, verbose_name="account")),
+                ("account_picture", models.CharField(blank=True, editable=False, max_length=1000)),
+                ("scopes", models.JSONField(default=list, editable=False, help_text="Granted by the provider.")),
+                ("variables", models.JSONField(default=dict, editable=False)),
+                ("label", models.CharField(blank=True, max_length=100)),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                ("connected_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("refreshed_at", models.DateTimeField(editable=False, null=True)),
+                ("last_used_at", models.DateTimeField(editable=False, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "end_user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="connections",
+                        to="workspaces.enduser",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="connections", to="workspaces.project"
+                    ),
+                ),
+                (
+                    "integration",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="connections",
+                        to="connections.integration",
+                    ),
+                ),
             ],
             bases=(apps.lib.vault.Sealing, models.Model),
         ),
         migrations.CreateModel(
-            name='SandboxNote',
+            name="SandboxNote",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('text', models.CharField(max_length=2000)),
-                ('tags', models.JSONField(default=list)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.CharField(max_length=2000)),
+                ("tags", models.JSONField(default=list)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='integration',
-            constraint=models.UniqueConstraint(fields=('project', 'toolkit'), name='integration_of_toolkit'),
+            model_name="integration",
+            constraint=models.UniqueConstraint(fields=("project", "toolkit"), name="integration_of_toolkit"),
         ),
         migrations.AddIndex(
-            model_name='connectsession',
-            index=models.Index(fields=['expires_at'], name='connect_session_age'),
+            model_name="connectsession",
+            index=models.Index(fields=["expires_at"], name="connect_session_age"),
         ),
         migrations.AddIndex(
-            model_name='connection',
-            index=models.Index(fields=['project', 'created_at'], name='connection_newest'),
+            model_name="connection",
+            index=models.Index(fields=["project", "created_at"], name="connection_newest"),
         ),
         migrations.AddConstraint(
-            model_name='connection',
-            constraint=models.UniqueConstraint(condition=models.Q(('end_user__isnull', False), ('is_primary', True)), fields=('integration', 'end_user'), name='one_primary_account'),
+            model_name="connection",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("end_user__isnull", False), ("is_primary", True)),
+                fields=("integration", "end_user"),
+                name="one_primary_account",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='connection',
-            constraint=models.UniqueConstraint(condition=models.Q(('end_user__isnull', True), ('is_primary', True)), fields=('integration',), name='one_shared_account'),
+            model_name="connection",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("end_user__isnull", True), ("is_primary", True)),
+                fields=("integration",),
+                name="one_shared_account",
+            ),
         ),
     ]

@@ -7,41 +7,59 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('workspaces', '0001_initial'),
+        ("workspaces", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Execution',
+            name="Execution",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('surface', models.CharField(choices=[('integrations', 'Integrations API'), ('admin', 'Admin')], max_length=20)),
-                ('caller', models.CharField(blank=True, max_length=320)),
-                ('user_id', models.CharField(blank=True, max_length=255, verbose_name='end user')),
-                ('connection_id', models.CharField(blank=True, max_length=40)),
-                ('toolkit', models.CharField(max_length=100)),
-                ('tool', models.CharField(max_length=200)),
-                ('successful', models.BooleanField()),
-                ('status', models.PositiveSmallIntegerField(null=True, verbose_name="provider's status")),
-                ('error', models.CharField(blank=True, max_length=60)),
-                ('message', models.CharField(blank=True, max_length=500)),
-                ('method', models.CharField(blank=True, max_length=10)),
-                ('url', models.CharField(blank=True, max_length=2000)),
-                ('request', models.TextField(blank=True)),
-                ('response', models.TextField(blank=True)),
-                ('duration_ms', models.PositiveIntegerField(default=0)),
-                ('upstream_ms', models.PositiveIntegerField(default=0)),
-                ('tries', models.PositiveSmallIntegerField(default=0)),
-                ('request_id', models.CharField(blank=True, max_length=128)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('project', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='executions', to='workspaces.project')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "surface",
+                    models.CharField(choices=[("integrations", "Integrations API"), ("admin", "Admin")], max_length=20),
+                ),
+                ("caller", models.CharField(blank=True, max_length=320)),
+                ("user_id", models.CharField(blank=True, max_length=255, verbose_name="end user")),
+                ("connection_id", models.CharField(blank=True, max_length=40)),
+                ("toolkit", models.CharField(max_length=100)),
+                ("tool", models.CharField(max_length=200)),
+                ("successful", models.BooleanField()),
+                ("status", models.PositiveSmallIntegerField(null=True, verbose_name="provider's status")),
+                ("error", models.CharField(blank=True, max_length=60)),
+                ("message", models.CharField(blank=True, max_length=500)),
+                ("method", models.CharField(blank=True, max_length=10)),
+                ("url", models.CharField(blank=True, max_length=2000)),
+                ("request", models.TextField(blank=True)),
+                ("response", models.TextField(blank=True)),
+                ("duration_ms", models.PositiveIntegerField(default=0)),
+                ("upstream_ms", models.PositiveIntegerField(default=0)),
+                ("tries", models.PositiveSmallIntegerField(default=0)),
+                ("request_id", models.CharField(blank=True, max_length=128)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="executions",
+                        to="workspaces.project",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['project', '-created_at', '-id'], name='execution_newest'), models.Index(fields=['created_at'], name='execution_age')],
+                "indexes": [
+                    models.Index(fields=["project", "-created_at", "-id"], name="execution_newest"),
+                    models.Index(fields=["created_at"], name="execution_age"),
+                ],
             },
         ),
     ]
