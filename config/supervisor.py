@@ -35,8 +35,9 @@ class Child:
         self.starts.append(time.monotonic())
 
     def signal(self, number: int) -> None:
-        if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+        """To its whole group: a process that its own parent left behind hears it too, even after the parent's end."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
 
 
@@ -76,8 +77,10 @@ class Supervisor:
                 self.say(f"{child.name} ended (status {child.process.returncode}); it is started again.")
                 recent = sum(1 for start in child.starts if start > now - 60)
                 child.restart_at = now + RESTART_PAUSE * min(recent, 30)
+                child.signal(signal.SIGTERM)  # a killed web server's worker would serve on, outside of all control
             elif now >= child.restart_at:
                 child.restart_at = 0.0
+                child.signal(signal.SIGKILL)
                 child.start()
 
     def _stop(self) -> None:
@@ -89,8 +92,6 @@ class Supervisor:
         ):
             time.sleep(0.05)
         for child in self.children:
-            # The whole group: a worker process that its own parent left behind goes too.
+            child.signal(signal.SIGKILL)
             if child.process is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()
