@@ -154,7 +154,7 @@ else:  # shared by every process, which the memory of one is not
 # -- Background work -------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = environment.secret("CELERY_BROKER_URL")
 if not CELERY_BROKER_URL:
-    CELERY_BROKER_URL = "memory://" if TESTING else "filesystem://"
+    CELERY_BROKER_URL = "memory://" if TESTING else "filesystem://localhost"
     _broker = JACKFIELD_HOME / "broker"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(_broker / "queue"),

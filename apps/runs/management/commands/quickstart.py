@@ -33,6 +33,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("quickstart is for SQLite and development keys; unset DATABASE_URL and JACKFIELD_ENV.")
+        os.umask(0o077)  # what lies in the data folder is its owner's alone
         home = Path(settings.JACKFIELD_HOME)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = self._lock(home)
@@ -102,8 +103,8 @@ class Command(BaseCommand):
         python = sys.executable
         web = [
             *(python, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1"),
-            *("--blocking-threads", THREADS, "--backlog", "1024", "--workers-kill-timeout", "3"),
-            *("--respawn-failed-workers", "--no-ws", "--log-level", "warning", "config.wsgi:application"),
+            *("--blocking-threads", THREADS, "--backlog", "1024", "--workers-kill-timeout", "2"),
+            *("--respawn-failed-workers", "--no-ws", "--log-level", "error", "config.wsgi:application"),
         ]
         worker = [
             *(python, "-W", "ignore", "-m", "celery", "--quiet", "-A", "config", "worker", "--beat"),
