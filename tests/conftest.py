@@ -10,7 +10,7 @@ from django.core.cache import cache
 from apps.runs.journal import journal
 from tests.cast import Cast, make_cast
 
-pytest_plugins = ["tests.peers.fixtures", "tests.product"]
+pytest_plugins = ["tests.peers.fixtures", "tests.product", "tests.api.shop"]
 
 
 @pytest.fixture(autouse=True)

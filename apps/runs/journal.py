@@ -14,6 +14,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import DataError, Error, IntegrityError, close_old_connections, connection, transaction
 from django.db.models import Q
+from django.utils import timezone
 
 from apps.connections.models import Connection
 from apps.workspaces.models import ApiKey
@@ -39,13 +40,11 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def add(self, row: Execution, key_id: str | None) -> None:
+    def add(self, row: Execution) -> None:
         with self._lock:
             self._rows.append(row)
             if row.connection_id:
                 self._connections[row.connection_id] = row.created_at
-            if key_id:
-                self._keys[key_id] = row.created_at
             waiting = len(self._rows)
         if not settings.JACKFIELD_LOG_BACKGROUND:
             return
@@ -55,6 +54,13 @@ class Journal:
         elif waiting >= BATCH:
             self._wake.set()
 
+    def note_key(self, key_id: str) -> None:
+        """A key was used just now; to be written with the next batch."""
+        with self._lock:
+            self._keys[key_id] = timezone.now()
+        if settings.JACKFIELD_LOG_BACKGROUND:
+            self._start()
+
     def flush(self) -> None:
         """Writes what waits, in the caller's thread. Rows that the database does not take are kept for the next time."""
         with self._writing:
@@ -63,7 +69,8 @@ class Journal:
                 connections, self._connections = self._connections, {}
                 keys, self._keys = self._keys, {}
             try:
-                Execution.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
+                with transaction.atomic():
+                    Execution.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
             except (Error, ValueError) as error:
                 log.warning("could not write %d executions at once: %s", len(rows), error)
                 self._write_one_by_one(rows)
@@ -110,7 +117,7 @@ class Journal:
         while not self._stopping:
             self._wake.wait(settings.JACKFIELD_LOG_FLUSH_SECONDS)
             self._wake.clear()
-            if self._rows:
+            if self._rows or self._keys:
                 try:
                     self.flush()
                 except Exception:

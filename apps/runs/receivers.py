@@ -7,10 +7,15 @@ from typing import Any
 from django.dispatch import receiver
 
 from apps.workspaces.models import Project
-from apps.workspaces.signals import end_user_deleted
+from apps.workspaces.signals import end_user_deleted, key_used
 
 from .journal import journal
 from .models import Execution
+
+
+@receiver(key_used)
+def note_use(key_id: str, **kwargs: Any) -> None:
+    journal.note_key(key_id)
 
 
 @receiver(end_user_deleted)

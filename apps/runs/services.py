@@ -306,7 +306,7 @@ def _log(trace: _Trace, error: Failure | None) -> None:
         request_id=request_id(),
         created_at=now,
     )
-    journal.add(row, trace.caller.key.pk if trace.caller.key else None)
+    journal.add(row)
 
 
 def _logged_answer(answer: http.Answer, secrets: list[str]) -> str:

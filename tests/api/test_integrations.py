@@ -16,7 +16,7 @@ from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import EndUser, Plan, Project
 from apps.workspaces.services import change_settings, end_user
-from tests.api.conftest import Shop, fails
+from tests.api.shop import Shop, fails
 from tests.cast import Api, Cast, connect, enable
 
 CURATED = [

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from apps.lib.api import ApiView
 from apps.workspaces.callers import Caller, identify
 from apps.workspaces.models import Project
+from apps.workspaces.signals import key_used
 
 
 def named_by_header(request: Any) -> str:
@@ -29,6 +30,8 @@ class ProjectView(ApiView):
         if request.method.lower() not in self.http_method_names or not hasattr(self, request.method.lower()):
             return  # DRF answers 405
         self.caller = identify(request._request, kwargs["app_id"])
+        if self.caller.key is not None:
+            key_used.send(sender=None, key_id=self.caller.key.pk)
         method = "GET" if request.method == "HEAD" else request.method
         needed = self.scopes.get(method)
         if needed:

@@ -109,7 +109,11 @@ def lab_toolkit() -> Toolkit:
 def lab(lab_toolkit: Toolkit) -> Iterator[Toolkit]:
     """The lab is in the catalog."""
     known = catalog()
-    names = {lab_toolkit.public_name(tool): (lab_toolkit, tool) for tool in lab_toolkit.tools}
+    names = {
+        name: (lab_toolkit, tool)
+        for tool in lab_toolkit.tools
+        for name in (lab_toolkit.public_name(tool), f"lab.{tool.slug}")
+    }
     known.toolkits["lab"] = lab_toolkit
     known.tools.update(names)
     yield lab_toolkit
