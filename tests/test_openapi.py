@@ -14,10 +14,12 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.validation import validate_schema
+from playwright.sync_api import Browser
 
 from apps.lib import openapi
 from tests.cast import PASSWORD, Api, Cast, connect, enable
 from tests.peers.upstream import Upstream
+from tests.product import Product
 
 Document = dict[str, Any]
 PREFIXES = ("v1/", "api/")
@@ -248,3 +250,29 @@ def test_the_description_is_public_json(client: Client) -> None:
     answer = client.get("/openapi.json")
     assert answer["Content-Type"] == "application/json"
     assert answer.json()["info"]["title"] == "Jackfield"
+
+
+@pytest.mark.browser
+def test_a_route_is_tried_on_the_page_under_the_strict_policy(product: Product, chromium: Browser) -> None:
+    context = chromium.new_context()
+    try:
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{product.url}/docs")
+        page.locator("button.authorize").first.click()
+        page.locator(".auth-container input").first.fill(product.facts["api_key"])
+        page.locator(".auth-btn-wrapper button.authorize").first.click()
+        page.locator(".btn-done").first.click()
+        settings = page.locator("#operations-Project-getSettings")
+        settings.locator(".opblock-summary-control").click()
+        settings.locator('tr[data-param-name="appId"] input').fill(product.facts["project_id"])
+        settings.locator("button.execute").click()
+        answer = settings.locator(".live-responses-table tr.response")
+        answer.wait_for()
+        assert answer.locator(".response-col_status").inner_text().startswith("200")
+        assert product.facts["project_id"] in answer.inner_text()
+        assert complaints == []
+    finally:
+        context.close()
