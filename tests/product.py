@@ -58,7 +58,11 @@ class Product:
     def environment(self) -> dict[str, str]:
         """What `manage.py quickstart` runs with."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_PASSED_ON)}
-        own = {"JACKFIELD_HOME": str(self.home), "JACKFIELD_ENV": "development", "JACKFIELD_TOOLKITS_DIR": str(TOOLKITS)}
+        own = {
+            "JACKFIELD_HOME": str(self.home),
+            "JACKFIELD_ENV": "development",
+            "JACKFIELD_TOOLKITS_DIR": str(TOOLKITS),
+        }
         if self.server_url.startswith("postgres"):
             own["DATABASE_URL"] = urlsplit(self.server_url)._replace(path=f"/{self._database()}").geturl()
         return kept | own | self.given
@@ -159,12 +163,16 @@ class Product:
         self.further = []
 
     def close(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.stop()
-        for process in [*self.further, *([self.process] if self.process else [])]:
+        """Ends all of it at once, and takes its data away."""
+        started = [*self.further, *([self.process] if self.process else [])]
+        for process in started:
             if process.poll() is None:
                 process.kill()
-                process.wait(5)
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in started:
+            process.wait(5)
         if self.database:
             self._on_server(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
             self.database = ""

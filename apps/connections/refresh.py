@@ -101,7 +101,9 @@ def _read_again(connection: Connection) -> dict[str, Any]:
 
 
 def _take_lease(connection: Connection, owner: str, now: datetime) -> bool:
+    """Also of a row that was read before somebody else ended or put off its refresh: that leaves the version as it is."""
     rows = Connection.objects.filter(pk=connection.pk, version=connection.version).free_to_refresh(now)
+    rows = rows.exclude(status=Connection.Status.EXPIRED).exclude(refresh_not_before__gt=now)
     return bool(rows.update(lease_owner=owner, lease_until=now + LEASE))
 
 

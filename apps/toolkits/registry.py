@@ -6,6 +6,7 @@ slug.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from .spec import Tool, Toolkit
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
+_loading = threading.Lock()
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -119,9 +121,16 @@ class Catalog:
         return [row[-1] for row in sorted(ranked, key=lambda row: row[:-1])]
 
 
-@lru_cache(maxsize=1)
 def catalog() -> Catalog:
     """The catalog of this process. A faulty file is left out; ``manage.py check`` says what is wrong with it."""
+    if _load.cache_info().currsize:
+        return _load()
+    with _loading:  # else every thread of a young process would load it
+        return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> Catalog:
     found: dict[str, Toolkit] = {}
     for path in files():
         toolkit, _ = read_file(path)
@@ -131,4 +140,4 @@ def catalog() -> Catalog:
 
 
 def reload() -> None:
-    catalog.cache_clear()
+    _load.cache_clear()

@@ -156,7 +156,7 @@ def test_garbage_ends_on_our_page(product: Product, whose: str, query: str, mess
 
 def test_our_result_page_repeats_nothing_of_its_address(product: Product) -> None:
     marks = "<script>alert(1)</script>"
-    query = {name: marks for name in ("status", "message", "toolkit", "project", "connectionId")} | {"status": "error"}
+    query = dict.fromkeys(("status", "message", "toolkit", "project", "connectionId"), marks) | {"status": "error"}
     page = requests.get(f"{product.url}/connect/result", params=query, timeout=10)
     assert page.status_code == 400
     assert "alert(1)" not in page.text

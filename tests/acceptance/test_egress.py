@@ -73,9 +73,7 @@ def refused_at_once(started: float) -> bool:
 
 @pytest.mark.parametrize("host", [*ADDRESSES, "machine's own name"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_tool_calls_no_private_address(
-    careful: Product, user: str, wire: Tripwire, scheme: str, host: str
-) -> None:
+def test_a_tool_calls_no_private_address(careful: Product, user: str, wire: Tripwire, scheme: str, host: str) -> None:
     host = socket.gethostname() if host == "machine's own name" else host
     configure(careful, "sandbox", base_url=f"{scheme}://{host}:{wire.port}")
     started = time.monotonic()
@@ -99,9 +97,7 @@ def test_a_code_goes_to_no_private_address(careful: Product, wire: Tripwire, sch
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_refresh_token_goes_to_no_private_address(
-    careful: Product, user: str, wire: Tripwire, scheme: str
-) -> None:
+def test_a_refresh_token_goes_to_no_private_address(careful: Product, user: str, wire: Tripwire, scheme: str) -> None:
     configure(careful, "sandbox", refresh_url=f"{scheme}://localhost:{wire.port}/token")
     held = f"""
 from apps.connections.models import Connection
@@ -160,7 +156,13 @@ JwtIssuer.objects.create(
 
 
 def test_an_address_that_is_none_is_refused_when_it_is_set(careful: Product) -> None:
-    for url in ("http://[", "ftp://a.example", "http://user:pw@a.example", "http://a.example\\@b.example", "http://a b"):
+    for url in (
+        "http://[",
+        "ftp://a.example",
+        "http://user:pw@a.example",
+        "http://a.example\\@b.example",
+        "http://a b",
+    ):
         body = {"toolkit": "sandbox", "settings": {"base_url": url}}
         answer = careful.call("POST", "integrations/configure", json=body)
         assert code_of(answer) == (400, "VALIDATION_INVALID_SCHEMA"), url

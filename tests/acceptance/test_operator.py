@@ -108,7 +108,9 @@ def run_printed_commands(log: str) -> None:
     """The curl lines, pasted as they are; the second one's user has not connected yet."""
     joined = log.replace("\\\n", " ")
     lines = [line.strip() for line in joined.splitlines() if line.startswith("curl ")]
-    connect, run = (json.loads(subprocess.run(["sh", "-c", line], capture_output=True, check=True).stdout) for line in lines)
+    connect, run = (
+        json.loads(subprocess.run(["sh", "-c", line], capture_output=True, check=True).stdout) for line in lines
+    )
     assert set(connect) == {"authUrl", "connectionRequestId"}
     assert run["error"]["code"] == "INTEGRATIONS_NOT_CONNECTED"
 
@@ -158,7 +160,9 @@ class Load:
         self.connections: list[str] = []
         self.all_connections: list[str] = []
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self._call) for _ in range(2)] + [threading.Thread(target=self._connect)]
+        self.threads = [threading.Thread(target=self._call) for _ in range(2)] + [
+            threading.Thread(target=self._connect)
+        ]
 
     def __enter__(self) -> Load:
         for thread in self.threads:

@@ -188,14 +188,10 @@ def peak_memory(pid: int, *, reset: bool = False) -> int:
     "target", ["http://169.254.169.254/latest/meta-data", "http://10.0.0.1/", "http://[::1]:{port}/", "http://0.0.0.0:{port}/"]
 )  # fmt: skip
 @pytest.mark.parametrize("status", [302, 307])
-def test_a_redirect_to_a_private_address_reaches_nothing(
-    product: Product, user: str, target: str, status: int
-) -> None:
+def test_a_redirect_to_a_private_address_reaches_nothing(product: Product, user: str, target: str, status: int) -> None:
     with Tripwire() as wire:
         started = time.monotonic()
-        answer = execute(
-            product, "WAYWARD_GET", user, path="redirect", to=target.format(port=wire.port), status=status
-        )
+        answer = execute(product, "WAYWARD_GET", user, path="redirect", to=target.format(port=wire.port), status=status)
         assert code_of(answer) == (502, "INTEGRATIONS_EXECUTION_FAILED")
         assert time.monotonic() - started < 2
         assert not wire.tripped()
@@ -209,7 +205,9 @@ def test_the_tripwire_trips() -> None:
             assert wire.tripped()
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "http://[bad", "http://127.0.0.1:99999/", "ftp://127.0.0.1/", "//"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "http://[bad", "http://127.0.0.1:99999/", "ftp://127.0.0.1/", "//"]
+)
 def test_a_redirect_to_nowhere_is_a_502(product: Product, user: str, target: str) -> None:
     answer = execute(product, "WAYWARD_GET", user, path="redirect", to=target)
     assert code_of(answer) == (502, "INTEGRATIONS_EXECUTION_FAILED")
@@ -224,7 +222,9 @@ def test_a_credential_follows_a_redirect_within_its_origin_only(
     there = execute(product, "WAYWARD_GET", user, path="redirect", to=f"{elsewhere.url}/echo/there").json()["data"]
     assert "authorization" not in there["headers"]
     back = f"{elsewhere.url}/redirect?to={upstream.url}/echo/back"
-    assert "authorization" not in execute(product, "WAYWARD_GET", user, path="redirect", to=back).json()["data"]["headers"]
+    assert (
+        "authorization" not in execute(product, "WAYWARD_GET", user, path="redirect", to=back).json()["data"]["headers"]
+    )
 
 
 def test_a_redirected_post_is_not_sent_elsewhere(
@@ -328,7 +328,9 @@ def test_nothing_secret_is_kept_in_the_clear(
     files = [*product.home.glob("jackfield.sqlite3*"), product.home / "output.log"]
     for file in files:
         content = file.read_bytes()
-        hidden = secrets if file.suffix != ".log" else secrets - {product.facts["api_key"], product.facts["admin_password"]}
+        hidden = (
+            secrets if file.suffix != ".log" else secrets - {product.facts["api_key"], product.facts["admin_password"]}
+        )
         assert not [secret for secret in hidden if secret.encode() in content], file.name
 
 
