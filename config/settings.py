@@ -138,7 +138,9 @@ else:
     _pool = int(os.environ.get("JACKFIELD_DB_POOL", "0" if TESTING else "16"))
     if _pool:
         _options["pool"] = {"min_size": 1, "max_size": _pool, "timeout": 20}
-    _database["CONN_MAX_AGE"] = 0
+    # A pool needs connections to be given back; without one each thread keeps its own.
+    _database["CONN_MAX_AGE"] = 0 if _pool or TESTING else None
+    _database["CONN_HEALTH_CHECKS"] = not _pool
 JACKFIELD_DB_PREPARE = env.bool("JACKFIELD_DB_PREPARE", default=True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "workspaces.User"

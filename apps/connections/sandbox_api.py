@@ -10,7 +10,7 @@ from django.urls import path
 from rest_framework import serializers
 
 from apps.lib import errors
-from apps.lib.api import ApiView, json_answer
+from apps.lib.api import ApiView, json_answer, no_content
 
 from . import sandbox
 from .models import SandboxNote
@@ -75,7 +75,7 @@ class NoteView(SandboxView):
 
     def delete(self, request: Any, note_id: int) -> HttpResponse:
         self._note(note_id).delete()
-        return HttpResponse(status=204)
+        return no_content()
 
 
 class EchoView(SandboxView):

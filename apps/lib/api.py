@@ -103,6 +103,13 @@ def json_answer(data: Any, status: int = 200) -> HttpResponse:
     return HttpResponse(text.encode("utf-8", errors="replace"), status=status, content_type="application/json")
 
 
+def no_content() -> HttpResponse:
+    """204, with no Content-Type of content that is not there."""
+    response = HttpResponse(status=204)
+    del response["Content-Type"]
+    return response
+
+
 def read_body(request: HttpRequest, limit: int) -> bytes:
     """The whole body, also of a chunked request, which Django itself reads as empty.
 
@@ -354,14 +361,15 @@ def _encode_cursor(*parts: str) -> str:
 
 
 def _cursor_parts(cursor: str, count: int) -> list[str]:
+    parts: Any
     try:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError, RecursionError):
         parts = None
-    good = isinstance(parts, list) and len(parts) == count
-    if not good or not all(isinstance(part, str) and part.isprintable() for part in parts):
+    found = [part for part in parts if isinstance(part, str) and part.isprintable()] if isinstance(parts, list) else []
+    if len(found) != count or found != parts:
         raise errors.InvalidInput({"cursor": ["Not a cursor that a list gave."]})
-    return parts
+    return found
 
 
 def _decode_cursor(cursor: str) -> tuple[Any, str]:

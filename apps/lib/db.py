@@ -92,7 +92,8 @@ class _Compiled:
         fields = info["select_fields"]
         self.start, self.end = fields[0], fields[-1] + 1
         self.names = [column[0].target.attname for column in compiler.select[self.start : self.end]]
-        self.populators = get_related_populators(info, compiler.select, queryset.db)
+        # The stubs describe a later Django, which wants one argument more.
+        self.populators = get_related_populators(info, compiler.select, queryset.db)  # type: ignore[call-arg]
         self.converters = compiler.get_converters([column[0] for column in compiler.select])
         self.db = queryset.db
 

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.utils import timezone
 
 from apps.lib import errors
-from apps.lib.api import json_answer, offset_page, page
+from apps.lib.api import json_answer, no_content, offset_page, page
 from apps.lib.errors import InvalidInput
 from apps.toolkits.registry import catalog
 from apps.workspaces.api.base import ProjectView
@@ -83,7 +83,7 @@ class ConfiguredView(ProjectView):
         if revoke not in {"", "revoke"}:
             raise InvalidInput({"connections": ["Must be revoke, or absent."]})
         services.disable(self.project, toolkit, self.caller.actor, revoke=bool(revoke))
-        return HttpResponse(status=204)
+        return no_content()
 
 
 @schema.connect
@@ -177,7 +177,7 @@ class ConnectionView(ProjectView):
 
     def delete(self, request: Any, app_id: str, connection_id: str) -> HttpResponse:
         services.disconnect(find_connection(self, connection_id), self.caller.actor)
-        return HttpResponse(status=204)
+        return no_content()
 
 
 @schema.confirm
@@ -211,4 +211,4 @@ class EndUserView(ProjectView):
 
     def delete(self, request: Any, app_id: str, user_id: str) -> HttpResponse:
         services.purge_end_user(self.project, user_id, self.caller.actor)
-        return HttpResponse(status=204)
+        return no_content()

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from apps.lib.api import ApiView, json_answer
+from apps.lib.api import ApiView, json_answer, no_content
 
 from .. import sessions
 from . import schema
@@ -31,7 +31,7 @@ class RefreshView(ApiView):
 class LogoutView(ApiView):
     def post(self, request: Any) -> HttpResponse:
         sessions.sign_out(self.body(RefreshBody)["refreshToken"], request._request)
-        return HttpResponse(status=204)
+        return no_content()
 
 
 def _tokens(message: str, signed_in: sessions.SignedIn) -> HttpResponse:
