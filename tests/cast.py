@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
@@ -16,6 +15,9 @@ from apps.connections.services import configure
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import SCOPES, Project, Role, User, Workspace
 from apps.workspaces.services import add_member, create_project, create_workspace, end_user, issue_key
+
+if TYPE_CHECKING:
+    from django.test.client import _MonkeyPatchedWSGIResponse as Answer
 
 PASSWORD = "correct horse battery staple"
 EVERY_SCOPE = list(SCOPES)
@@ -29,24 +31,24 @@ class Api:
         self.key = key
         self.client = Client()
 
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         given: dict[str, Any] = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in headers.items()}
         if self.key:
             given.setdefault("HTTP_AUTHORIZATION", f"Bearer {self.key}")
         data = body if isinstance(body, (bytes, str)) else b"" if body is None else json.dumps(body)
         url = path if path.startswith("/") else f"/v1/{self.project.pk}/{path}"
-        return self.client.generic(method, url, data, content_type="application/json", **given)  # type: ignore[return-value]
+        return self.client.generic(method, url, data, content_type="application/json", **given)
 
-    def get(self, path: str, **headers: str) -> HttpResponse:
+    def get(self, path: str, **headers: str) -> Answer:
         return self.call("GET", path, **headers)
 
-    def post(self, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
         return self.call("POST", path, body, **headers)
 
-    def patch(self, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def patch(self, path: str, body: Any = None, **headers: str) -> Answer:
         return self.call("PATCH", path, body, **headers)
 
-    def delete(self, path: str, **headers: str) -> HttpResponse:
+    def delete(self, path: str, **headers: str) -> Answer:
         return self.call("DELETE", path, **headers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ def path_of(shop: Shop, route: str) -> str:
 def credentials(shop: Shop, who: str) -> dict[str, str]:
     cast = shop.cast
     second = create_project(cast.workspace, "Second", SYSTEM)
-    keys = {
+    keys: dict[str, Callable[[], str]] = {
         "another workspace's key": lambda: cast.foreign_key,
         "another workspace's own key": lambda: issue_key(cast.foreign_workspace, "w", SYSTEM, scopes=EVERY_SCOPE)[1],
         "another project's key": lambda: issue_key(cast.workspace, "p", SYSTEM, project=second, scopes=EVERY_SCOPE)[1],

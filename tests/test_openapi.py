@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.drainage import GENERATOR_STATS
@@ -20,6 +19,9 @@ from apps.lib import openapi
 from tests.cast import PASSWORD, Api, Cast, connect, enable
 from tests.peers.upstream import Upstream
 from tests.product import Product
+
+if TYPE_CHECKING:
+    from django.test.client import _MonkeyPatchedWSGIResponse as Answer
 
 Document = dict[str, Any]
 PREFIXES = ("v1/", "api/")
@@ -140,7 +142,7 @@ class Checked(Api):
         self.document = document
         self.seen: set[str] = set()
 
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         answer = super().call(method, path, body, **headers)
         described = self._described(method, path)
         assert str(answer.status_code) in described["responses"], (

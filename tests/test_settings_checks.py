@@ -45,7 +45,7 @@ def test_proper_production_settings_are_clean_even_for_deploy(tmp_path: Path) ->
     assert "no issues (0 silenced)" in done.stdout
 
 
-FAULTS = {
+FAULTS: dict[str, dict[str, str | None]] = {
     "jackfield.E001": {"JACKFIELD_ENCRYPTION_KEYS": None},
     "jackfield.E002": {"JACKFIELD_ENCRYPTION_KEYS": new_key("dev1")},
     "jackfield.E003": {"JACKFIELD_EGRESS_ALLOW": "10.0.0.0/8,http://x"},

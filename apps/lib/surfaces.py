@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponseNotFound
+from django.http import HttpRequest, HttpResponse, HttpResponseNotFound
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 
@@ -46,6 +46,15 @@ class ApiMiddleware:
 
 
 def answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:
+    response = _answer(request, envelope)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+    if isinstance(response, HttpResponse) and response.status_code != 204:  # RFC 9110 section 8.6: none with a 204
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+    return response
+
+
+def _answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:
     try:
         request.get_host()
         if "\x00" in request.path_info:  # PostgreSQL's text takes none
@@ -55,16 +64,14 @@ def answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:
         response: HttpResponseBase = match.func(request, *match.args, **match.kwargs)
         if hasattr(response, "render") and callable(response.render):
             response = response.render()
-        if response.status_code == 405 and not response.get("Content-Type", "").startswith("application/json"):
-            allowed = response["Allow"]
-            response = envelope.render(errors.MethodNotAllowed())
-            response["Allow"] = allowed
     except Resolver404:
         return envelope.render(errors.NotFound("There is no such path."))
     except DisallowedHost:
         return envelope.render(errors.InvalidInput({"host": ["This installation does not answer to that host."]}))
     except Exception as error:
         return envelope.render(as_failure(error))
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
+    if response.status_code == 405 and not response.get("Content-Type", "").startswith("application/json"):
+        refusal = envelope.render(errors.MethodNotAllowed())
+        refusal["Allow"] = response["Allow"]
+        return refusal
     return response

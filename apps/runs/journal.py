@@ -10,6 +10,7 @@ import atexit
 import logging
 import threading
 from datetime import datetime
+from multiprocessing.util import Finalize
 
 from django.conf import settings
 from django.db import DataError, Error, IntegrityError, close_old_connections, connection, transaction
@@ -111,6 +112,8 @@ class Journal:
                 return
             self._thread = threading.Thread(target=self._run, name="execution-log", daemon=True)
             self._thread.start()
+            # granian's workers are multiprocessing children, which end without atexit.
+            Finalize(None, self.stop, exitpriority=1)
             atexit.register(self.stop)
 
     def _run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import yaml
@@ -141,16 +142,16 @@ class Shop:
 
 
 @pytest.fixture
-def shop(cast: Cast, lab: Toolkit, upstream: Upstream, settings: pytest.MonkeyPatch) -> Shop:
-    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"  # type: ignore[attr-defined] # pytest-django's fixture
+def shop(cast: Cast, lab: Toolkit, upstream: Upstream, settings: Any) -> Shop:
+    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
     upstream.reset()
     integration = enable(cast.project, "lab", upstream.url)
     return Shop(cast, integration, connect(integration), upstream)
 
 
-def error_of(response: object) -> dict[str, object]:
+def error_of(response: Any) -> dict[str, Any]:
     """The error of an answer whose envelope has exactly the members that the contract names."""
-    body = response.json()  # type: ignore[attr-defined] # Django's test client adds it
+    body = response.json()
     assert set(body) == {"error"}, body
     error = body["error"]
     assert {"code", "message", "remediation", "documentation_url"} <= set(error) <= {
@@ -161,12 +162,12 @@ def error_of(response: object) -> dict[str, object]:
     return dict(error)
 
 
-def fails(response: object, status: int, code: str) -> dict[str, object]:
+def fails(response: Any, status: int, code: str) -> dict[str, Any]:
     """Asserts status and code; gives the error."""
-    assert response.status_code == status, response.content[:500]  # type: ignore[attr-defined]
-    assert response["Content-Type"] == "application/json"  # type: ignore[index]
+    assert response.status_code == status, response.content[:500]
+    assert response["Content-Type"] == "application/json"
     error = error_of(response)
     assert error["code"] == code, error
     if status == 429:
-        assert int(response["Retry-After"]) >= 1  # type: ignore[index]
+        assert int(response["Retry-After"]) >= 1
     return error

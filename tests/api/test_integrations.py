@@ -90,7 +90,7 @@ def test_a_search_that_finds_nothing_is_an_empty_list(cast: Cast) -> None:
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=ten", "limit=-1", "limit=%D9%A1", "cursor=nonsense"])
 def test_a_wrong_limit_or_cursor_is_named(cast: Cast, query: str) -> None:
     error = fails(cast.api.get(f"integrations/available?search=a&{query}"), 400, "VALIDATION_INVALID_SCHEMA")
-    assert list(error["details"]) == [query.partition("=")[0]]  # type: ignore[call-overload]
+    assert list(error["details"]) == [query.partition("=")[0]]
 
 
 # -- configure, config -----------------------------------------------------------------------------------------------
@@ -149,16 +149,16 @@ def test_config_lists_what_is_enabled_oldest_first_in_pages(cast: Cast) -> None:
 def test_configure_names_every_fault_at_once(cast: Cast) -> None:
     body = {"toolkit": 5, "displayName": "x" * 101, "scopes": "repo", "oauthCredentials": {"clientSecret": 1}}
     details = fails(cast.api.post("integrations/configure", body), 400, "VALIDATION_INVALID_SCHEMA")["details"]
-    assert set(details) == {  # type: ignore[call-overload]
+    assert set(details) == {
         "toolkit", "displayName", "scopes", "oauthCredentials.clientId", "oauthCredentials.clientSecret",
     }  # fmt: skip
-    assert all(isinstance(messages, list) and messages for messages in details.values())  # type: ignore[attr-defined]
+    assert all(isinstance(messages, list) and messages for messages in details.values())
 
 
 @pytest.mark.parametrize("toolkit", ["", "x" * 101, None, 7, ["gmail"], "gm\u0000ail"])
 def test_a_toolkit_is_a_text_of_1_to_100_characters(cast: Cast, toolkit: object) -> None:
     error = fails(cast.api.post("integrations/configure", {"toolkit": toolkit}), 400, "VALIDATION_INVALID_SCHEMA")
-    assert list(error["details"]) == ["toolkit"]  # type: ignore[call-overload]
+    assert list(error["details"]) == ["toolkit"]
 
 
 def test_an_unknown_toolkit_cannot_be_configured(cast: Cast) -> None:
@@ -182,7 +182,7 @@ def test_disabling_stops_new_connections_and_keeps_existing_ones_working(shop: S
 
 def test_disabling_with_revoke_ends_the_connections(shop: Shop) -> None:
     error = fails(shop.api.delete("integrations/configure/lab?connections=no"), 400, "VALIDATION_INVALID_SCHEMA")
-    assert list(error["details"]) == ["connections"]  # type: ignore[call-overload]
+    assert list(error["details"]) == ["connections"]
     assert Connection.objects.exists()
     assert shop.api.delete("integrations/configure/lab?connections=revoke").status_code == 204
     assert not Connection.objects.exists()
@@ -234,7 +234,7 @@ def test_connect_checks_body_then_enabled_then_configured_then_return_url(cast: 
     fails(api.post("integrations/connect", body), 400, "INTEGRATIONS_NOT_CONFIGURED")
     enable(cast.project, "github")
     error = fails(api.post("integrations/connect", body), 400, "VALIDATION_INVALID_SCHEMA")
-    assert list(error["details"]) == ["redirectUrl"]  # type: ignore[call-overload]
+    assert list(error["details"]) == ["redirectUrl"]
     assert not EndUser.objects.filter(project=cast.project).exists()
     body["redirectUrl"] = "http://127.0.0.1:8000/own"  # the installation's own origin always is allowed
     assert api.post("integrations/connect", body).status_code == 200
@@ -242,7 +242,7 @@ def test_connect_checks_body_then_enabled_then_configured_then_return_url(cast: 
 
 def test_connect_without_a_user_names_user_id_among_all_faults(cast: Cast) -> None:
     error = fails(cast.api.post("integrations/connect", {"redirectUrl": 1}), 400, "VALIDATION_INVALID_SCHEMA")
-    assert set(error["details"]) == {"toolkit", "redirectUrl", "userId"}  # type: ignore[call-overload]
+    assert set(error["details"]) == {"toolkit", "redirectUrl", "userId"}
 
 
 @pytest.mark.parametrize("user", ["", 5, None, True, [], {}, "x" * 256, "a\u0000b", "a\nb", "\ud800"])
@@ -250,7 +250,7 @@ def test_a_user_id_is_a_printable_text_of_1_to_255_characters(cast: Cast, user: 
     enable(cast.project, "github")
     body = {"toolkit": "github", "userId": user}
     error = fails(cast.api.post("integrations/connect", body), 400, "VALIDATION_INVALID_SCHEMA")
-    assert list(error["details"]) in (["userId"], ["body"])  # type: ignore[call-overload]
+    assert list(error["details"]) in (["userId"], ["body"])
 
 
 @pytest.mark.parametrize("user", ["x" * 255, "a/b/../c", "Jörg 🙂", " spaces ", "..", "%2e", "ca_1", "null"])
@@ -293,7 +293,7 @@ def test_a_return_url_lies_on_an_allowed_origin(cast: Cast, url: str, allowed: b
     if allowed:
         assert answer.status_code == 200
     else:
-        assert list(fails(answer, 400, "VALIDATION_INVALID_SCHEMA")["details"]) == ["redirectUrl"]  # type: ignore[call-overload]
+        assert list(fails(answer, 400, "VALIDATION_INVALID_SCHEMA")["details"]) == ["redirectUrl"]
 
 
 def test_the_plans_connections_are_a_quota(shop: Shop) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
 
 from apps.connections.models import Connection
@@ -45,7 +45,7 @@ def test_rows_wait_until_they_are_flushed(cast: Cast, fresh: Journal) -> None:
 
 
 def test_stopping_writes_the_rest(cast: Cast, fresh: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.connection, "close", lambda: None)  # the test's own transaction must stay
+    monkeypatch.setattr(connection, "close", lambda: None)  # the test's own transaction must stay
     fresh.add(row(cast.project))
     fresh.stop()
     assert names() == ["T0"]
