@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from django import forms
+from django.utils.html import escape
 
 from apps.toolkits.spec import Toolkit
 
@@ -40,10 +41,11 @@ def _field(spec: Any, *, secret: bool) -> forms.CharField:
     """A text input; what it takes is one line of printable characters, as headers need."""
     attributes = {"autocomplete": "off", "spellcheck": "false"}
     widget = forms.PasswordInput(attrs=attributes, render_value=False) if secret else forms.TextInput(attrs=attributes)
+    required = getattr(spec, "required", True)
     field = forms.CharField(
-        label=spec.title,
-        help_text=spec.description,
-        required=getattr(spec, "required", True),
+        label=spec.title if required else f"{spec.title} (optional)",
+        help_text=escape(spec.description),  # pages print it as HTML
+        required=required,
         initial=spec.default,
         max_length=8000,
         widget=widget,

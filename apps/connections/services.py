@@ -510,7 +510,7 @@ def verify_credentials(
         raise InvalidInput(error.faults) from None
     status = failed_by_rule(toolkit, answer, data) or answer.status
     if status >= 300:
-        raise InvalidInput({"credentials": [f"{toolkit.name} does not accept them (status {status})."]})
+        raise InvalidInput({"credentials": [f"{toolkit.name} does not accept what was entered (status {status})."]})
     if toolkit.profile is not None and toolkit.test is not None:
         return _profile(toolkit, integration, scheme, credentials, own)
     return _account(toolkit, answer)

@@ -15,18 +15,19 @@ from django.views.decorators.http import require_GET, require_http_methods
 from apps.lib import errors
 from apps.lib.api import client_ip
 from apps.toolkits.registry import catalog
+from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import Actor
 from apps.workspaces.models import Project
 
-from . import forms, services
+from . import access, forms, services
 from .links import BadLink, Link, read_link
-from .models import ConnectSession
+from .models import ConnectSession, Integration
 from .services import FORM_SCHEMES, FlowError
 
 COOKIE = "jf_connect"
 COOKIE_AGE = int(services.SESSION_LIFETIME.total_seconds())
 REASONS = {
-    "access_denied": "You did not allow access, so nothing was connected.",
+    "access_denied": "You did not allow access, so nothing was connected. You can go back and start again.",
     "connection_failed": "The service did not accept the connection. Please try again.",
     "app_mismatch": "This link belongs to another application.",
     "invalid_state": "This attempt is too old, was already used, or was begun in another browser. Please start again.",
@@ -105,6 +106,9 @@ def start(request: HttpRequest, token: str) -> HttpResponse:
         return _start(request, link, context)
     except FlowError as error:
         return _leave(error.session, status="error", message=error.code)
+    except (errors.ToolkitNotEnabled, errors.NotConfigured) as error:
+        fault = f"{toolkit.name} accounts cannot be connected here at the moment. Please tell {project.name}."
+        return render(request, "connect/start.html", context | {"fault": fault}, status=error.status)
     except errors.Failure as error:
         return render(request, "connect/start.html", context | {"fault": error.text}, status=error.status)
 
@@ -121,8 +125,7 @@ def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpRes
     form = None
     if scheme.type in FORM_SCHEMES:
         form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
-    choices = [] if wanted else [one for one in toolkit.auth if one.type in {"oauth2", *FORM_SCHEMES}]
-    context |= {"scheme": scheme, "form": form, "choices": choices if len(choices) > 1 else []}
+    context |= {"scheme": scheme, "form": form, "choices": _other_ways(toolkit, integration, scheme)}
     if request.method == "GET":
         return render(request, "connect/start.html", context)
     if form is not None and not form.is_valid():
@@ -142,6 +145,20 @@ def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpRes
     response = _redirect(started.url)
     response.set_cookie(COOKIE, cookie, max_age=COOKIE_AGE, httponly=True, samesite="Lax", secure=settings.HTTPS)
     return response
+
+
+def _other_ways(toolkit: Toolkit, integration: Integration, chosen: Any) -> list[tuple[str, str]]:
+    """(type, what its link says) of the schemes by which the person may connect instead."""
+    ready = {"oauth2", *FORM_SCHEMES} if access.oauth_client(integration) else set(FORM_SCHEMES)
+    return [(one.type, _way(toolkit, one)) for one in toolkit.auth if one.type in ready and one.type != chosen.type]
+
+
+def _way(toolkit: Toolkit, scheme: Any) -> str:
+    if scheme.type == "oauth2":
+        return f"Sign in at {toolkit.name}"
+    if scheme.type == "basic":
+        return f"Use {scheme.username_title} and {scheme.password_title}"
+    return f"Use {getattr(scheme, 'title', 'other credentials')}"
 
 
 def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:

@@ -34,13 +34,17 @@ def cache_folder() -> Path:
 
 def find_node() -> Node:
     """Node and its packages, installed on first use; raises `PeerUnavailable` where that cannot be done."""
-    folder = cache_folder() / "node"
     installed = _node_of_path()
-    wanted = list(PACKAGES) if installed else [*PACKAGES, _runtime_package()]
-    with _locked(folder):
-        _install(folder, wanted)
-    modules = folder / "node_modules"
+    modules = install("node", list(PACKAGES) if installed else [*PACKAGES, _runtime_package()])
     return Node(installed or modules / _runtime_name() / "bin" / "node", modules)
+
+
+def install(name: str, packages: list[str]) -> Path:
+    """The folder of these npm packages, installed into the cache on first use; raises `PeerUnavailable`."""
+    folder = cache_folder() / name
+    with _locked(folder):
+        _install(folder, packages)
+    return folder / "node_modules"
 
 
 def _node_of_path() -> Path | None:
