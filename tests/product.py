@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import requests
+from pytest_django import Settings
 
+from apps.toolkits import registry
+from apps.toolkits.registry import Catalog, catalog
 from tests.peers.process import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,3 +202,18 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         yield running.start()
     finally:
         running.close()
+
+
+@cache
+def _with_own_toolkits() -> Catalog:
+    own = [registry.read_file(file) for file in sorted(TOOLKITS.glob("*.yaml"))]
+    assert not [fault for _, faults in own for fault in faults]
+    return Catalog(catalog().toolkits | {toolkit.slug: toolkit for toolkit, _ in own if toolkit is not None})
+
+
+@pytest.fixture
+def own_toolkits(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' toolkits in this very process, and loopback free to be called."""
+    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
+    found = _with_own_toolkits()
+    monkeypatch.setattr(registry, "_load", cache(lambda: found))

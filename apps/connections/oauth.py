@@ -154,7 +154,7 @@ def revoke(scheme: OAuth2, client: OAuthClient, credentials: dict[str, Any]) -> 
         except (Unreachable, TokenError, requests.RequestException) as error:
             log.warning("revocation failed: %s", error)
             continue
-        done = answer.ok or done
+        done = 200 <= answer.status_code < 300 or done
     return done
 
 
@@ -213,7 +213,7 @@ class _Reader:
         if error is not None:
             raise error
         access_token = resolve(payload, self.places.access_token)
-        if not response.ok or not isinstance(access_token, str) or not access_token:
+        if not 200 <= response.status_code < 300 or not isinstance(access_token, str) or not access_token:
             raise _unusable(response)
         self.token = Token(
             access_token=access_token,

@@ -137,7 +137,8 @@ def send(outgoing: Outgoing) -> Answer:
             raise
         except Unreachable as error:
             never_sent = getattr(error, "curl_code", None) in NEVER_SENT
-            if last or not (outgoing.safe or never_sent) or not _wait(_backoff(attempt), deadline):
+            pause = 0.0 if getattr(error, "was_kept", False) else _backoff(attempt)
+            if last or not (outgoing.safe or never_sent) or not _wait(pause, deadline):
                 raise
             continue
         if last or not outgoing.safe or answer.status not in outgoing.retry_statuses:
@@ -346,8 +347,8 @@ def _prepare(
         raise Unreachable("A header of the request has control characters.")
     curl.setopt(pycurl.URL, url.encode())
     curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
+    curl.setopt(pycurl.PREREQFUNCTION, exchange.send_once)
     if not outgoing.safe:
-        curl.setopt(pycurl.PREREQFUNCTION, exchange.send_once)
         curl.setopt(pycurl.MAXAGE_CONN, LONGEST_IDLE)
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     curl.setopt(pycurl.PROXY, "")  # libcurl would read http_proxy, past the address check
@@ -356,9 +357,10 @@ def _prepare(
     curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(min(outgoing.connect_timeout, remaining) * 1000) or 1)
     curl.setopt(pycurl.TIMEOUT_MS, int(remaining * 1000) or 1)
     curl.setopt(pycurl.ACCEPT_ENCODING, "gzip, deflate")
-    curl.setopt(pycurl.MAXFILESIZE, outgoing.max_bytes)
     curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header)
     curl.setopt(pycurl.WRITEFUNCTION, exchange.on_body)
+    if method != "HEAD":  # what a HEAD announces does not come
+        curl.setopt(pycurl.MAXFILESIZE, outgoing.max_bytes)
     if method == "HEAD":
         curl.setopt(pycurl.NOBODY, 1)
     elif body is not None or method in {"POST", "PUT", "PATCH"}:
@@ -387,7 +389,8 @@ def _failure(exchange: _Exchange, error: pycurl.error) -> Unreachable:
         found = AddressRefused("The address is not a valid URL.")
     else:
         found = Unreachable(f"The provider could not be reached: {_sentence(code, detail)}")
-    found.curl_code = code  # type: ignore[attr-defined] # read by `send` alone
+    found.curl_code = code  # type: ignore[attr-defined] # both are read by `send` alone
+    found.was_kept = exchange.sent > 1  # type: ignore[attr-defined]
     return found
 
 
@@ -459,4 +462,6 @@ def mount(session: requests.Session, *, timeout: float = 10.0) -> requests.Sessi
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     session.trust_env = False
+    # requests would carry a body with its secrets to wherever a 307 points.
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
     return session
