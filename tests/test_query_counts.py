@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -9,9 +10,11 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from apps.connections.models import Connection
 from apps.runs.journal import journal
+from apps.workspaces import quota
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import Plan
 from apps.workspaces.services import issue_key, set_issuer
@@ -20,6 +23,13 @@ from tests.api.shop import Shop
 from tests.cast import Api
 
 CALL = {"toolName": "LAB_GET_ITEM", "params": {"id": "1"}, "userId": "u1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_minute_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new minute's first call makes a new counter; here none begins."""
+    now = timezone.now()
+    monkeypatch.setattr(quota, "timezone", SimpleNamespace(now=lambda: now))
 
 
 def verbs(shop: Shop, api: Api | None = None, body: dict[str, Any] = CALL, **headers: str) -> list[str]:

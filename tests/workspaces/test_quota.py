@@ -36,6 +36,13 @@ def limit(cast: Cast, **limits: int) -> Plan:
     return plan
 
 
+@pytest.fixture(autouse=True)
+def _no_minute_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the limits stands, so that no test begins in one minute and ends in the next."""
+    now = timezone.now()
+    monkeypatch.setattr(quota, "timezone", SimpleNamespace(now=lambda: now))
+
+
 @pytest.fixture
 def in_valkey(valkey: Valkey, settings: Any) -> Iterator[None]:
     """The cache is a real Valkey, as in production."""
