@@ -98,12 +98,30 @@ def accounts(product: Product, user: str) -> list[tuple[str, str, str]]:
     return [(row["toolkit_slug"], row["status"], row["account"]) for row in rows]
 
 
-def link_to_connect(product: Product, toolkit: str, user: str) -> str:
-    """A link to our own connect page, as callers find it in an error's remediation."""
-    return product.run(
-        f"from apps.connections.links import Link, make_link;"
-        f"print(make_link(Link({product.facts['project_id']!r}, {user!r}, {toolkit!r})))"
-    )
+class Links:
+    """Links to our own connect page, each for a person of its own, as reconnecting and the admin give them out."""
+
+    TOOLKITS = ("sandbox", "guarded", "notion")
+
+    def __init__(self, product: Product) -> None:
+        people = [(toolkit, new_user()) for toolkit in self.TOOLKITS for _ in range(5)]
+        lines = product.run(
+            "from apps.connections.links import Link, make_link\n"
+            f"for toolkit, user in {people!r}:\n"
+            f"    print(make_link(Link({product.facts['project_id']!r}, user, toolkit)))"
+        ).splitlines()
+        self._left = [(toolkit, link, user) for (toolkit, user), link in zip(people, lines, strict=True)]
+
+    def take(self, toolkit: str) -> tuple[str, str]:
+        """(link, user) that no other test has."""
+        found = next(row for row in self._left if row[0] == toolkit)
+        self._left.remove(found)
+        return found[1:]
+
+
+@pytest.fixture(scope="module")
+def links(product: Product) -> Links:
+    return Links(product)
 
 
 # -- The sandbox: what a newcomer sees first ---------------------------------------------------------------------------
@@ -174,9 +192,11 @@ def test_an_admin_connects_an_account_to_see_that_it_works(product: Product, adm
     assert execute(product, "SANDBOX_GET_ME", user)["email"] == product.facts["admin_email"]
 
 
-def test_a_flow_of_our_page_ends_only_in_the_browser_where_it_began(product: Product, somebody: Opens) -> None:
-    user, person, thief = new_user(), somebody(), somebody()
-    link = link_to_connect(product, "sandbox", user)
+def test_a_flow_of_our_page_ends_only_in_the_browser_where_it_began(
+    product: Product, somebody: Opens, links: Links
+) -> None:
+    person, thief = somebody(), somebody()
+    link, user = links.take("sandbox")
     person.goto(link)
     expect(person.get_by_text("Demo asks to use your Sandbox account on your behalf.")).to_be_visible()
     person.get_by_role("button", name="Continue to Sandbox").click()
@@ -197,9 +217,9 @@ def test_a_flow_of_our_page_ends_only_in_the_browser_where_it_began(product: Pro
     assert accounts(product, user) == [("sandbox", "active", product.facts["admin_email"])]
 
 
-def test_a_spoilt_link_and_a_toolkit_that_is_off_are_explained(product: Product, somebody: Opens) -> None:
+def test_a_spoilt_link_and_a_toolkit_that_is_off_are_explained(somebody: Opens, links: Links) -> None:
     person = somebody()
-    link = link_to_connect(product, "notion", new_user())
+    link, _ = links.take("notion")
     person.goto(link)
     expect(person.get_by_role("alert")).to_have_text(
         "Notion accounts cannot be connected here at the moment. Please tell Demo."
@@ -430,10 +450,15 @@ def test_a_wrong_key_is_refused_and_the_right_one_connects(
     assert "-key" not in product.log.partition("quickstart.json")[2]
 
 
-def test_every_fault_of_a_form_is_named_at_its_field(product: Product, upstream: Upstream, somebody: Opens) -> None:
+def test_every_fault_of_a_form_is_named_at_its_field(
+    product: Product, upstream: Upstream, somebody: Opens, links: Links
+) -> None:
     enable_guarded(product, upstream)
     person = somebody()
-    person.goto(link_to_connect(product, "guarded", new_user()))
+    person.goto(links.take("guarded")[0])
+    expect(person.get_by_label("Secret key")).to_have_accessible_description(
+        "You find it in the menu <your name>, Keys."
+    )
     person.get_by_label("Region").fill("Europe")
     person.get_by_role("button", name="Connect").click()
     expect(person.get_by_label("Region")).to_have_accessible_description(re.compile("This does not look right."))
@@ -454,14 +479,12 @@ def check(axe: Axe, page: Page) -> None:
     page.set_viewport_size({"width": 1280, "height": 720})
 
 
-@pytest.mark.parametrize("colour", ["#4f46e5", "#ffd400", "#0a0a0a"])
 def test_the_pages_of_a_connection_are_for_everybody(
-    product: Product, upstream: Upstream, somebody: Opens, axe: Axe, colour: str
+    product: Product, upstream: Upstream, somebody: Opens, links: Links, axe: Axe
 ) -> None:
     enable_guarded(product, upstream)
-    assert product.call("PATCH", "settings", json={"colour": colour}).status_code == 200
     person = somebody()
-    person.goto(link_to_connect(product, "sandbox", new_user()))
+    person.goto(links.take("sandbox")[0])
     check(axe, person)
     person.get_by_role("button", name="Continue to Sandbox").click()
     check(axe, person)
@@ -472,7 +495,7 @@ def test_the_pages_of_a_connection_are_for_everybody(
     check(axe, person)
     person.goto(f"/connect/result?status=error&message=access_denied&project={product.facts['project_id']}")
     check(axe, person)
-    person.goto(link_to_connect(product, "guarded", new_user()))
+    person.goto(links.take("guarded")[0])
     check(axe, person)
     person.get_by_label("Region").fill("Europe")
     person.get_by_role("button", name="Connect").click()
@@ -482,4 +505,17 @@ def test_the_pages_of_a_connection_are_for_everybody(
     person.get_by_label("Secret key").fill("wrong")
     person.get_by_role("button", name="Connect").click()
     expect(person.get_by_role("alert")).to_be_visible()
+    check(axe, person)
+
+
+@pytest.mark.parametrize("colour", ["#ffd400", "#767676", "#0a0a0a"])
+def test_a_projects_colour_leaves_its_pages_readable(
+    product: Product, upstream: Upstream, somebody: Opens, links: Links, axe: Axe, colour: str
+) -> None:
+    enable_guarded(product, upstream)
+    assert product.call("PATCH", "settings", json={"colour": colour}).status_code == 200
+    person = somebody()
+    person.goto(links.take("guarded")[0])
+    shown = person.get_by_role("button", name="Connect").evaluate("button => getComputedStyle(button).backgroundColor")
+    assert [int(part) for part in re.findall(r"\d+", shown)] == list(bytes.fromhex(colour[1:]))
     check(axe, person)
