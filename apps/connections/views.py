@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -91,6 +92,12 @@ def result(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def start(request: HttpRequest, token: str) -> HttpResponse:
     """The page of a connect link. Looking at it changes nothing; its button begins."""
+    response = _page_of_link(request, token)
+    response._has_been_logged = True  # type: ignore[attr-defined] # Django's log of a 4xx would hold the link
+    return response
+
+
+def _page_of_link(request: HttpRequest, token: str) -> HttpResponse:
     try:
         link = read_link(token)
     except BadLink:
@@ -164,8 +171,8 @@ def _way(toolkit: Toolkit, scheme: Any) -> str:
 def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
     """The form of a flow that an integrator started (POST connect) at a toolkit without OAuth."""
     rows = ConnectSession.objects.select_related("project__workspace__plan", "integration", "end_user")
-    session = get_object_or_404(rows, pk=link.session_id)
-    if session.used_at is not None or not _is_open(session):
+    session = rows.filter(pk=link.session_id, used_at=None, expires_at__gt=timezone.now()).first()
+    if session is None:
         raise FlowError("invalid_state")
     session.integration.project = session.project
     toolkit = context["toolkit"]
@@ -177,12 +184,6 @@ def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) 
     if not form.is_valid():
         return render(request, "connect/start.html", context, status=400)
     return _finish_form(request, session, form, context)
-
-
-def _is_open(session: ConnectSession) -> bool:
-    from django.utils import timezone
-
-    return session.expires_at > timezone.now()
 
 
 def _finish_form(

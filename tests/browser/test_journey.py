@@ -447,6 +447,7 @@ def test_a_wrong_key_is_refused_and_the_right_one_connects(
     assert upstream.requests("/echo/eu")[-1]["headers"]["authorization"] == "Bearer the-right-key"
     person.goto(form)
     expect(person.get_by_role("alert")).to_contain_text("was already used")
+    assert form.rpartition("/")[2] not in product.log
     assert "-key" not in product.log.partition("quickstart.json")[2]
 
 
