@@ -140,7 +140,7 @@ def database_url() -> Iterator[str]:
 
 
 def pytest(name: str, variables: Environment, extra: list[str]) -> Outcome:
-    parallel = [] if any(argument.startswith("-n") for argument in extra) else ["-n", WORKERS, "--dist", "loadgroup"]
+    parallel = [] if any(argument.startswith("-n") for argument in extra) else ["-n", WORKERS, "--dist", "loadfile"]
     command = [PYTHON, "-m", "pytest", *parallel, *extra]
     return step(name, command, variables | {"JACKFIELD_ENV": "test", "PYTHONUNBUFFERED": "1"})
 

@@ -26,7 +26,7 @@ from tests.peers.forms import forms
 from tests.peers.upstream import Upstream
 from tests.product import Product
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("wayward")]
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture(autouse=True)

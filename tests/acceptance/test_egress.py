@@ -16,7 +16,7 @@ from tests.acceptance.test_oauth_flow import grant_sandbox
 from tests.acceptance.tripwire import Tripwire
 from tests.product import Product
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("operator")]
+pytestmark = pytest.mark.acceptance
 
 # The same machine, spelled in every way that some parser takes for an address, and other places of no business of ours.
 ADDRESSES = [

@@ -24,7 +24,7 @@ from tests.peers.forms import forms
 from tests.peers.oidc import BASIC, POST, OAuthClient, OidcProvider
 from tests.product import Product
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("strict")]
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.parametrize("client", [BASIC, POST], ids=lambda client: client.auth_method)

@@ -22,7 +22,7 @@ from tests.acceptance.journey import connect_wayward, enable_wayward, execute, n
 from tests.peers.upstream import Upstream
 from tests.product import Product
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("operator")]
+pytestmark = pytest.mark.acceptance
 FACTS = {"url", "admin_email", "admin_password", "workspace_id", "project_id", "project_name", "api_key", "end_user_id"}
 SLACK = 2.0  # how much longer than promised it may take on a machine that runs other tests at the same time
 

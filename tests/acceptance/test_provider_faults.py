@@ -31,7 +31,7 @@ from tests.peers.oidc import POST, OidcProvider
 from tests.peers.upstream import Upstream
 from tests.product import Product
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("wayward")]
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.peers.oidc import Fault, OidcProvider
 from tests.peers.upstream import Upstream
 from tests.product import Product
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("strict")]
+pytestmark = pytest.mark.acceptance
 CALLERS = 50
 
 
