@@ -368,8 +368,8 @@ def _finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) ->
     toolkit = access.toolkit_of(integration)
     client = access.oauth_client(integration)
     raw_scheme = toolkit.auth_by_type.get("oauth2")
-    if client is None or raw_scheme is None:
-        raise LookupError("the toolkit or its client was taken away meanwhile")
+    if client is None or raw_scheme is None or not integration.enabled:
+        raise LookupError("the toolkit was switched off, or its client was taken away meanwhile")
     values = access.variables(toolkit, integration, session.variables)
     scheme: OAuth2 = access.filled(raw_scheme, integration, values)
     if iss and scheme.issuer and iss.rstrip("/") != scheme.issuer.rstrip("/"):
@@ -486,6 +486,8 @@ def finish_form(
     session: ConnectSession, toolkit: Toolkit, scheme: Any, values: dict[str, str], own: dict[str, str], actor: Actor
 ) -> Connection:
     """Stores credentials that a person typed, after the toolkit's test call accepted them. Raises `InvalidInput`."""
+    if not session.integration.enabled:
+        raise errors.ToolkitNotEnabled
     account = verify_credentials(toolkit, session.integration, scheme, values, own)
     use_up(session)
     connection = store_connection(
