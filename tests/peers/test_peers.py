@@ -90,6 +90,7 @@ def test_github_is_connected_and_serves_the_seeded_issues(web: requests.Session,
 
 
 def test_google_is_connected_and_serves_mail_calendar_and_drive(web: requests.Session, emulate: Emulate) -> None:
+    emulate.reset()  # other tests write to the same one
     token = emulated_token(web, emulate, emulate.google, "openid email")
     assert token["refresh_token"]
 
