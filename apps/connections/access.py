@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 from django.conf import settings
 
+from apps.lib.egress import is_named
 from apps.lib.redact import secret_values
 from apps.toolkits.registry import catalog
-from apps.toolkits.request import Request, fill
+from apps.toolkits.request import BadParameters, Request, fill
 from apps.toolkits.spec import ApiKey, Auth, Basic, Bearer, ClientCredentials, Custom, OAuth2, Placement, Toolkit
 
 from . import sandbox
@@ -48,7 +49,45 @@ def platform_client(slug: str) -> OAuthClient | None:
 def oauth_client(integration: Integration) -> OAuthClient | None:
     if integration.client_id:
         return OAuthClient(integration.client_id, integration.unseal("client_secret") or "", own=True)
-    return platform_client(integration.toolkit)
+    return platform_client(integration.toolkit) if keeps_home(integration) else None
+
+
+SECRET_URLS = ("token_url", "refresh_url", "revocation_url")
+ANYWHERE = "elsewhere.invalid"  # a variable that may be this may be any host
+
+
+def keeps_home(integration: Integration) -> bool:
+    """Whether a client's secret would go only where the toolkit's file says, or to hosts that the operator has named.
+
+    The platform's client goes nowhere else: a project could have its secret sent to itself.
+    """
+    toolkit = catalog().get(integration.toolkit)
+    values = variables(toolkit, integration) if toolkit else {}
+    home = dict(values)
+    for name, variable in toolkit.variables.items() if toolkit else ():
+        if variable.accepts(ANYWHERE):
+            home.pop(name, None)
+            home |= {} if variable.default is None else {name: variable.default}
+    for scheme in toolkit.auth if toolkit else ():
+        own = [url for url in (getattr(scheme, name, None) for name in SECRET_URLS) if url]
+        homes = {_origin(url, home) for url in own} - {None}
+        chosen = [integration.settings[name] for name in SECRET_URLS if own and integration.settings.get(name)]
+        if any(_origin(url, values) is None for url in chosen):
+            return False
+        for url in [*own, *chosen]:
+            origin = _origin(url, values)
+            if origin is not None and origin not in homes and not is_named(origin):
+                return False
+    return toolkit is not None
+
+
+def _origin(url: str, values: dict[str, str]) -> str | None:
+    """None where a blank has no value (yet)."""
+    try:
+        parts = urlsplit(fill(url, values))
+    except BadParameters:
+        return None
+    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def variables(toolkit: Toolkit, integration: Integration, own: dict[str, str] | None = None) -> dict[str, str]:

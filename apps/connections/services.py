@@ -79,8 +79,10 @@ def configure(
             integration.client_id = client_id
         if client_secret is not None:
             integration.seal("client_secret", client_secret)
+        moved = overrides is not None and overrides != integration.settings
         if overrides is not None:
             integration.settings = overrides
+        _check_client(integration)
         integration.save()
         record(
             actor,
@@ -90,8 +92,18 @@ def configure(
             scopes=scopes,
             client=client_id,
             new_client_password=client_secret is not None,
+            # As texts: the log's redaction would take a token_url for a token.
+            settings=[f"{name}: {value}" for name, value in integration.settings.items()] if moved else None,
         )
     return integration
+
+
+def _check_client(integration: Integration) -> None:
+    """Raises `InvalidInput` where the platform's client would be used at an address that is the project's choice."""
+    if integration.client_id or access.platform_client(integration.toolkit) is None or access.keeps_home(integration):
+        return
+    fault = "The installation's OAuth client goes to no other host: give the project's own client with these addresses."
+    raise InvalidInput({"settings": [fault]})
 
 
 def _check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
