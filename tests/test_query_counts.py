@@ -13,7 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.connections.models import Connection
+from apps.lib.db import insert_many
 from apps.runs.journal import journal
+from apps.runs.models import Execution
 from apps.workspaces import quota
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import Plan
@@ -108,14 +110,21 @@ def test_faults_cost_no_more(shop: Shop) -> None:
     assert count(CALL | {"userId": "u9"}) == 3
 
 
-def test_the_log_of_many_calls_is_one_insert(shop: Shop) -> None:
+def test_the_log_of_many_calls_is_written_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def watched(model: Any, rows: list[Any]) -> None:
+        written.append(len(rows))
+        insert_many(model, rows)
+
+    monkeypatch.setattr("apps.runs.journal.insert_many", watched)
     for _ in range(20):
         shop.api.post("integrations/execute", CALL)
     with CaptureQueriesContext(connection) as captured:
         journal.flush()
-    inserts = [query["sql"] for query in captured if query["sql"].startswith("INSERT")]
     updates = [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
-    assert (len(inserts), len(updates)) == (1, 2)  # last use of the connection and of the key
+    assert (written, len(updates)) == ([20], 2)  # last use of the connection and of the key
+    assert Execution.objects.count() == 20
 
 
 @pytest.mark.parametrize("path", ["integrations/connections", "integrations/config", "end-users", "executions"])

@@ -78,6 +78,29 @@ def _fetch(sql: str, values: list[Any]) -> Any:
         return cursor.fetchone()
 
 
+def insert_many(model: type[models.Model], rows: list[Any]) -> None:
+    """Adds plain rows by one statement executed for all of them, those of a key already there left out.
+
+    For logs: no signals, no defaults of the database, and every field holds what its column takes. `bulk_create` writes
+    the SQL of each batch anew, which costs more than the INSERT.
+    """
+    fields = model._meta.concrete_fields
+    quote = connection.ops.quote_name
+    names = ", ".join(quote(field.column) for field in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    sql = f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of columns
+    attributes = [field.attname for field in fields]
+    if connection.vendor == "postgresql":
+        values = [[getattr(row, name) for name in attributes] for row in rows]
+        connection.ensure_connection()
+        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+            cursor.executemany(sql, values)
+        return
+    prepared = [[field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields] for row in rows]
+    with connection.cursor() as cursor:
+        cursor.executemany(sql, prepared)
+
+
 class _Compiled:
     def __init__(self, queryset: models.QuerySet[Any], marks: list[str]) -> None:
         compiler = queryset.query.get_compiler(connection=connection)

@@ -18,6 +18,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.connections.models import Connection
+from apps.lib.db import insert_many
 from apps.workspaces.models import ApiKey
 
 from .models import Execution
@@ -71,7 +72,7 @@ class Journal:
                 keys, self._keys = self._keys, {}
             try:
                 with transaction.atomic():
-                    Execution.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
+                    insert_many(Execution, rows)
             except (Error, ValueError) as error:
                 log.warning("could not write %d executions at once: %s", len(rows), error)
                 self._write_one_by_one(rows)

@@ -70,7 +70,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Execution.objects, "bulk_create", refuse)
+    monkeypatch.setattr("apps.runs.journal.insert_many", refuse)
     monkeypatch.setattr(Execution, "save", refuse)
     monkeypatch.setattr(Journal, "_write_uses", refuse)
 
