@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -170,6 +171,8 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE_FILENAME = str(JACKFIELD_HOME / "beat-schedule")
+with suppress(OSError):  # the scheduler makes no folder for its file; other processes need none
+    JACKFIELD_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
 CELERY_BEAT_SCHEDULE = {
     "forget what has expired": {"task": "connections.forget_expired", "schedule": 600.0},
     "forget old executions": {"task": "runs.forget_old", "schedule": 3600.0},
