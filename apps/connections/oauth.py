@@ -20,6 +20,7 @@ from requests_oauthlib import OAuth2Session
 from apps.lib import egress, http
 from apps.lib.errors import Unreachable
 from apps.lib.pointer import resolve
+from apps.lib.redact import clip
 from apps.toolkits.spec import ClientCredentials, OAuth2, TokenAnswer
 
 from .access import OAuthClient
@@ -41,8 +42,8 @@ class TokenError(Exception):
     """A token endpoint that gave no token. ``dead``: the grant is gone for good, the person must connect again."""
 
     def __init__(self, code: str, description: str = "", *, dead: bool = False, retry_after: int | None = None) -> None:
-        super().__init__(f"{code}: {description}" if description else code)
-        self.code = code
+        super().__init__(clip(f"{code}: {description}" if description else code, 400))
+        self.code = clip(code, 100)  # both are stored
         self.dead = dead
         self.retry_after = retry_after
 
@@ -228,11 +229,11 @@ class _Reader:
 
     def _scopes(self, value: Any) -> list[str] | None:
         if isinstance(value, list):
-            return [str(item) for item in value]
+            return [clip(str(item), 500) for item in value]
         if not isinstance(value, str):
             return None
         # Some providers ask with one separator and answer with another.
-        return [part for part in value.replace(",", " ").split() if part]
+        return [clip(part, 500) for part in value.replace(",", " ").split() if part]
 
 
 def _payload(response: requests.Response) -> dict[str, Any]:

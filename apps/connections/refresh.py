@@ -18,6 +18,7 @@ from django.utils import timezone
 from apps.lib.db import release
 from apps.lib.errors import ConnectionExpired, NotConnected, RefreshUnavailable, Unreachable
 from apps.lib.ids import row_id
+from apps.lib.redact import redact_text, secret_values
 from apps.toolkits.request import BadParameters
 from apps.toolkits.spec import ClientCredentials, OAuth2
 from apps.workspaces.audit import SYSTEM, record
@@ -131,7 +132,8 @@ def _refresh_with_lease(
             if _end(connection, f"the provider refused the refresh: {error.code}", owner=owner):
                 raise expired(connection) from None
             return _take_what_is_there(connection)
-        won = _back_off(connection, owner, str(error), error.retry_after)
+        said = redact_text(str(error), secret_values(credentials))  # some providers repeat the token that they refuse
+        won = _back_off(connection, owner, said, error.retry_after)
     except (Unreachable, BadParameters) as error:
         won = _back_off(connection, owner, str(error), None)
     else:

@@ -19,6 +19,8 @@ from apps.lib import errors, http, ids
 from apps.lib.db import release
 from apps.lib.errors import Failure, InvalidInput
 from apps.lib.pointer import resolve
+from apps.lib.redact import clip
+from apps.lib.vault import VaultError
 from apps.toolkits.registry import catalog
 from apps.toolkits.request import BadParameters, Request, build_call
 from apps.toolkits.spec import OAuth2, Toolkit
@@ -116,6 +118,8 @@ def _check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
                 faults[f"settings.{name}"] = ["Must be an absolute http or https URL."]
         elif name != "issuer":
             faults[f"settings.{name}"] = ["Unknown setting."]
+        elif not isinstance(value, str) or not value.isprintable():
+            faults["settings.issuer"] = ["Must be a text."]
     if faults:
         raise InvalidInput(faults)
 
@@ -444,7 +448,7 @@ def _account(toolkit: Toolkit, answer: http.Answer) -> Account:
     except ValueError:
         return Account()
     parts = [resolve(data, pointer) for pointer in (profile.id, profile.label, profile.picture)]
-    texts = ["" if part is None or isinstance(part, (dict, list)) else str(part).replace("\x00", "") for part in parts]
+    texts = ["" if part is None or isinstance(part, (dict, list)) else clip(str(part), 2000) for part in parts]
     return Account(texts[0][:255], (texts[1] or texts[0])[:255], texts[2][:1000])
 
 
@@ -559,6 +563,9 @@ def store_connection(
         "refresh_not_before": None,
     }
     with transaction.atomic():
+        user = session.end_user
+        if user is not None and not EndUser.objects.select_for_update().filter(pk=user.pk).exists():
+            raise FlowError("connection_failed", session)  # purged meanwhile
         existing = _renewed_by(session, account)
         connection = _insert(session, credentials, fields) if existing is None else None
         if connection is None:
@@ -658,8 +665,8 @@ def disconnect(connection: Connection, actor: Actor) -> bool:
 
 def _revoke_at_provider(connection: Connection) -> bool:
     integration = connection.integration
-    client = access.oauth_client(integration)
     try:
+        client = access.oauth_client(integration)
         toolkit = access.toolkit_of(integration)
         scheme = access.scheme_for(connection, toolkit)
         if not isinstance(scheme, OAuth2) or client is None:
@@ -668,7 +675,7 @@ def _revoke_at_provider(connection: Connection) -> bool:
         credentials = connection.unseal("credentials") or {}
         release()
         return oauth.revoke(access.filled(scheme, integration, values), client, credentials)
-    except (LookupError, BadParameters, Failure) as error:
+    except (LookupError, BadParameters, Failure, VaultError) as error:  # it is to go even where its key is lost
         log.warning("could not revoke %s: %s", connection.pk, error)
         return False
 
@@ -704,8 +711,8 @@ def purge_end_user(project: Project, user_id: str, actor: Actor) -> bool:
         disconnect(connection, actor)
     with transaction.atomic():
         user.delete()
-        end_user_deleted.send(sender=EndUser, project=project, user_id=user_id)
         record(actor, "end_user.deleted", user_id, project=project)
+    end_user_deleted.send(sender=EndUser, project=project, user_id=user_id)
     return True
 
 

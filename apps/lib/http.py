@@ -83,7 +83,7 @@ class Answer:
     def text(self) -> str:
         try:
             return self.body.decode(self.charset, errors="replace")
-        except LookupError:
+        except (LookupError, ValueError):  # some of Python's codecs, such as idna, cannot replace
             return self.body.decode("utf-8", errors="replace")
 
 
@@ -444,8 +444,7 @@ class CurlAdapter(BaseAdapter):
         response.url = answer.url
         response.request = request
         response.headers.update(dict(answer.headers))
-        response._content = answer.body
-        response.encoding = answer.charset
+        response._content, response.encoding = answer.text.encode(), "utf-8"  # `text` knows every charset's faults
         return response
 
     def close(self) -> None:

@@ -276,7 +276,10 @@ def _filename(answer: http.Answer) -> str | None:
 
     message = Message()
     message["content-disposition"] = answer.header("content-disposition")
-    name = message.get_filename()
+    try:
+        name = message.get_filename()
+    except (LookupError, ValueError):  # a charset that Python cannot read names in
+        return None
     return name if isinstance(name, str) and name else None
 
 

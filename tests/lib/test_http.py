@@ -302,6 +302,7 @@ def test_a_retry_after_as_a_date() -> None:
         ('text/plain; charset="utf-8"', "ü".encode(), "ü"),
         ("text/plain", "ü".encode(), "ü"),
         ("text/plain; charset=no-such", "ü".encode(), "ü"),
+        ("text/plain; charset=idna", b"\xc3\xbc\xff", "ü\ufffd"),
         ("text/plain", b"\xff", "\ufffd"),
     ],
 )

@@ -213,3 +213,22 @@ def test_the_journal_of_this_process_is_the_one_that_is_flushed(shop: Shop) -> N
     assert len(journal._rows) == 1
     assert len(shop.api.get("executions").json()["executions"]) == 1
     assert journal._rows == []
+
+
+def test_a_purge_waits_for_the_log_without_holding_what_the_log_waits_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both wait: for a minute on SQLite, for ever on PostgreSQL."""
+    shop.api.post("integrations/execute", {"toolName": "LAB_GET_ITEM", "params": {"id": "1"}, "userId": "u1"})
+    depth = len(connection.savepoint_ids)
+    depths: list[int] = []
+    flush = journal.flush
+
+    def watched() -> None:
+        depths.append(len(connection.savepoint_ids))
+        flush()
+
+    monkeypatch.setattr(journal, "flush", watched)
+    assert shop.api.delete("end-users/u1").status_code == 204
+    assert depths == [depth]
+    assert not Execution.objects.filter(user_id="u1").exists()

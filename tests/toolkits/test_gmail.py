@@ -249,7 +249,7 @@ def test_a_messages_parts_are_read_whatever_their_nesting_and_charset() -> None:
     assert read_draft({"id": "d", "message": answer})["message"] == read
 
 
-@pytest.mark.parametrize("charset", ["no-such-charset", "latin-1"])
+@pytest.mark.parametrize("charset", ["no-such-charset", "latin-1", "undefined"])
 def test_a_text_in_a_charset_that_nobody_knows_is_read_all_the_same(charset: str) -> None:
     data = base64.urlsafe_b64encode("Grüße".encode("latin-1")).decode()
     headers = [{"name": "Content-Type", "value": f'text/plain; charset="{charset}"'}]

@@ -193,7 +193,7 @@ def _decode(part: Params) -> str:
         named = re.search(r'charset="?([\w.:-]+)', _header(part, "content-type"), re.IGNORECASE)
         try:
             return data.decode(named.group(1) if named else "latin-1", errors="replace")
-        except LookupError:
+        except (LookupError, ValueError):
             return data.decode("latin-1")
 
 

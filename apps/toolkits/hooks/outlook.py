@@ -151,11 +151,11 @@ def _moment(name: str, text: str, zone: str | None, faults: Faults) -> Params:
             midnight = datetime.combine(date.fromisoformat(text), time())
             return {"dateTime": midnight.isoformat(), "timeZone": zone or "UTC"}
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        if parsed.tzinfo is not None:
+            return {"dateTime": parsed.astimezone(UTC).replace(tzinfo=None).isoformat(), "timeZone": "UTC"}
+    except (ValueError, OverflowError):
         faults.setdefault(name, []).append("Must be a date, 2030-01-10, or a time, 2030-01-10T09:00:00+01:00.")
         return {}
-    if parsed.tzinfo is not None:
-        return {"dateTime": parsed.astimezone(UTC).replace(tzinfo=None).isoformat(), "timeZone": "UTC"}
     if zone is None:
         faults.setdefault(name, []).append("A time needs an offset, such as +01:00 or Z, or time_zone beside it.")
     return {"dateTime": parsed.isoformat(), "timeZone": zone}
