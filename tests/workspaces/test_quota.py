@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from apps.lib.errors import Failure, QuotaExceeded, RateLimited
 from apps.workspaces import quota
 from apps.workspaces.audit import SYSTEM, Actor
 from apps.workspaces.callers import Caller
-from apps.workspaces.models import Plan, UsageCounter
+from apps.workspaces.models import Plan, Project, UsageCounter
 from apps.workspaces.services import issue_key, revoke_key
 from tests.api.shop import Shop, fails
 from tests.cast import Cast
@@ -80,6 +81,17 @@ def test_each_key_and_user_has_a_minute_of_its_own(shop: Shop, counted: str) -> 
         429,
         429,
     ]
+
+
+def test_users_of_one_id_in_two_projects_share_no_minute(cast: Cast) -> None:
+    limit(cast, calls_per_minute=1)
+    cast.project.workspace = cast.workspace
+    alice = replace(caller_of(cast), kind="end_user", user_id="x" * 200 + "1")
+    quota.take_call(alice)
+    quota.take_call(replace(alice, user_id="x" * 200 + "2"))
+    quota.take_call(replace(alice, project=Project(pk="proj_other", workspace=cast.workspace)))
+    with pytest.raises(RateLimited):
+        quota.take_call(alice)
 
 
 def test_calls_a_day_are_counted_for_the_whole_workspace(shop: Shop, counted: str) -> None:
