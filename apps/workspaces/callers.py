@@ -161,9 +161,10 @@ def _end_user(jwt: str, project_id: str, request: HttpRequest) -> Caller:
     return Caller(
         kind="end_user",
         project=project,
-        scopes=with_implied(["connect", "execute", "runs"]),
+        scopes=with_implied(claims.scopes),
         actor=Actor(f"end-user:{claims.user_id}", client_ip(request)),
         user_id=claims.user_id,
+        toolkits=claims.toolkits,
         role=claims.role,
     )
 

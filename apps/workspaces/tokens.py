@@ -7,6 +7,7 @@ import hmac
 import logging
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MEMBER_TYPE = "jf-member+jwt"
 USER_TYPE = "jf-user+jwt"
+USER_SCOPES = frozenset({"connect", "execute", "runs"})
 MEMBER_LIFETIME = timedelta(minutes=15)
 REFRESH_PREFIX = "jf_rt_"
 LATEST = 2**53  # beyond it, and for infinity, a JSON number is no time (RFC 8259 section 6)
@@ -37,6 +39,8 @@ class UserClaims:
 
     user_id: str
     role: str = ""
+    scopes: frozenset[str] = USER_SCOPES
+    toolkits: frozenset[str] = frozenset()  # none: every toolkit
 
 
 def _key(purpose: str) -> bytes:
@@ -67,8 +71,15 @@ def mint_member_token(user: User, session_id: str) -> tuple[str, int]:
     return token, int(MEMBER_LIFETIME.total_seconds())
 
 
-def mint_user_token(project: Project, user_id: str, seconds: int) -> tuple[str, datetime]:
-    """A token with which one end user of one project calls; lives at most as long as asked."""
+def mint_user_token(
+    project: Project,
+    user_id: str,
+    seconds: int,
+    *,
+    scopes: Iterable[str] = USER_SCOPES,
+    toolkits: Iterable[str] = (),
+) -> tuple[str, datetime]:
+    """A token with which one end user of one project calls; permits no more than the key permits that mints it."""
     now = datetime.now(UTC).replace(microsecond=0)
     expires_at = now + timedelta(seconds=seconds)
     claims = {
@@ -78,6 +89,8 @@ def mint_user_token(project: Project, user_id: str, seconds: int) -> tuple[str, 
         "iat": now,
         "exp": expires_at,
         "jti": random_id(16),
+        "scopes": sorted(USER_SCOPES & set(scopes)),
+        "toolkits": sorted(toolkits),
     }
     return jwt.encode(claims, _key("user"), algorithm="HS256", headers={"typ": USER_TYPE}), expires_at
 
@@ -108,7 +121,8 @@ def _issuer_named(project: Project, name: object) -> JwtIssuer | None:
 
 def _minted(project: Project, token: str) -> UserClaims:
     claims = _checked(token, _key("user"), "HS256", issuer=settings.JACKFIELD_URL, audience=f"jackfield:{project.pk}")
-    return UserClaims(_user_id(claims, "sub"))
+    scopes = frozenset(claims.get("scopes", USER_SCOPES))
+    return UserClaims(_user_id(claims, "sub"), scopes=scopes, toolkits=frozenset(claims.get("toolkits", ())))
 
 
 def _signed(issuer: JwtIssuer, token: str, header: dict[str, Any]) -> UserClaims:

@@ -380,3 +380,29 @@ def test_executions_are_listed_newest_first_filtered_and_paged(shop: Shop) -> No
 def test_a_wrong_filter_is_named(cast: Cast, query: str) -> None:
     error = fails(cast.api.get(f"executions?{query}"), 400, "VALIDATION_INVALID_SCHEMA")
     assert list(error["details"]) == [query.partition("=")[0]]
+
+
+def test_a_minted_token_permits_no_more_than_the_key_that_minted_it(shop: Shop) -> None:
+    body = {"toolName": "LAB_GET_ITEM", "params": {"id": "1"}}
+
+    def minted(*scopes: str, **options: Any) -> Api:
+        answer = shop.cast.with_key(*scopes, **options).post("user-tokens", {"userId": "u1"})
+        return Api(shop.cast.project, answer.json()["token"])
+
+    whole = minted("connect", "execute", "admin")
+    assert whole.post("integrations/execute", body).status_code == 200
+    fails(whole.get("settings"), 403, "AUTH_INSUFFICIENT_PERMISSIONS")
+    fails(minted("connect").post("integrations/execute", body), 403, "AUTH_INSUFFICIENT_PERMISSIONS")
+    limited = minted("connect", "execute", toolkits=["github"])
+    fails(limited.post("integrations/execute", body), 403, "AUTH_INSUFFICIENT_PERMISSIONS")
+    assert limited.get("integrations/connections").json()["connections"] == []
+
+
+def test_a_key_configures_only_its_toolkits(shop: Shop) -> None:
+    api = shop.cast.with_key("admin", toolkits=["github"])
+    body = {"toolkit": "lab", "settings": {"base_url": "https://thief.example"}}
+    fails(api.post("integrations/configure", body), 403, "AUTH_INSUFFICIENT_PERMISSIONS")
+    fails(api.delete("integrations/configure/lab?connections=revoke"), 403, "AUTH_INSUFFICIENT_PERMISSIONS")
+    assert api.get("integrations/config").json()["integrations"] == []
+    assert api.post("integrations/configure", {"toolkit": "github"}).status_code == 200
+    assert [row["toolkit_slug"] for row in api.get("integrations/config").json()["integrations"]] == ["github"]

@@ -45,6 +45,8 @@ class ConfigView(ProjectView):
 
     def get(self, request: Any, app_id: str) -> HttpResponse:
         rows = Integration.objects.filter(project=self.project).enabled()
+        if self.caller.toolkits:
+            rows = rows.filter(toolkit__in=self.caller.toolkits)
         found, cursor = page(rows, request._request, newest_first=False)
         integrations = [s.integration_row(row) for row in found]
         return json_answer({"app_id": app_id, "integrations": integrations, "nextCursor": cursor})
@@ -58,6 +60,7 @@ class ConfigureView(ProjectView):
 
     def post(self, request: Any, app_id: str) -> HttpResponse:
         body = self.body(s.ConfigureBody)
+        self.caller.require_toolkit(body["toolkit"])
         client = body.get("oauthCredentials", {})
         integration = services.configure(
             self.project,
@@ -82,6 +85,7 @@ class ConfiguredView(ProjectView):
         revoke = request.GET.get("connections", "")
         if revoke not in {"", "revoke"}:
             raise InvalidInput({"connections": ["Must be revoke, or absent."]})
+        self.caller.require_toolkit(toolkit)
         services.disable(self.project, toolkit, self.caller.actor, revoke=bool(revoke))
         return no_content()
 

@@ -27,7 +27,9 @@ class UserTokensView(ProjectView):
             raise errors.NotPermitted("A user's own token or key mints no further tokens.")
         body = self.body(s.UserTokenBody)
         user_id = services.clean_user_id(request.data.get("userId"))
-        token, expires_at = tokens.mint_user_token(self.project, user_id, body["ttl"])
+        token, expires_at = tokens.mint_user_token(
+            self.project, user_id, body["ttl"], scopes=self.caller.scopes, toolkits=self.caller.toolkits
+        )
         record(self.caller.actor, "user_token.minted", user_id, project=self.project, seconds=body["ttl"])
         return json_answer({"token": token, "expiresAt": expires_at.isoformat()}, 201)
 
