@@ -152,7 +152,14 @@ if CACHE_URL:
 elif TESTING:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 else:  # shared by every process, which the memory of one is not
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "jackfield_cache"}}
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+            "LOCATION": "jackfield_cache",
+            # Beyond so many a third is thrown away, living ones too: counters of failed sign-ins, used codes.
+            "OPTIONS": {"MAX_ENTRIES": 100_000},
+        }
+    }
 
 # -- Background work -------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = environment.secret("CELERY_BROKER_URL")
