@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
@@ -335,7 +335,11 @@ def page(queryset: QuerySet[Any], request: HttpRequest, *, newest_first: bool = 
     limit, cursor = read_page(request)
     sign, compare = ("-", "lt") if newest_first else ("", "gt")
     if cursor:
-        at, pk = _decode_cursor(cursor)
+        at, text = _decode_cursor(cursor)
+        try:
+            pk = queryset.model._meta.pk.to_python(text)
+        except ValidationError:
+            raise errors.InvalidInput({"cursor": ["Not a cursor that a list gave."]}) from None
         queryset = queryset.filter(
             Q(**{f"created_at__{compare}": at}) | Q(created_at=at, **{f"pk__{compare}": pk})
         )  # fmt: skip

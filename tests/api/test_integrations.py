@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -85,6 +86,11 @@ def test_search_goes_over_the_whole_catalog_twenty_a_page(cast: Cast) -> None:
 def test_a_search_that_finds_nothing_is_an_empty_list(cast: Cast) -> None:
     answer = cast.api.get("integrations/available?search=no-such-thing")
     assert answer.json() == {"integrations": [], "nextCursor": None}
+
+
+def test_a_cursor_whose_id_is_no_number_is_named(cast: Cast) -> None:
+    cursor = base64.urlsafe_b64encode(b'["2026-01-01T00:00:00+00:00","x"]').decode()
+    fails(cast.api.get(f"end-users?cursor={cursor}"), 400, "VALIDATION_INVALID_SCHEMA")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=ten", "limit=-1", "limit=%D9%A1", "cursor=nonsense"])
