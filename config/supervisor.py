@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
-GRACE = 2.5  # seconds between asking a child to stop and killing it; Ctrl-C ends everything within five
+GRACE = 2.0  # seconds between asking a child to stop and killing it; Ctrl-C ends everything within five
 RESTART_PAUSE = 1.0
 TICK = 0.1
 

@@ -25,11 +25,14 @@ class CredentialsForm(forms.Form):
             self.fields[field.name] = _field(field, secret=field.secret)
 
     def credentials(self) -> dict[str, str]:
-        return {name: value for name, value in self.cleaned_data.items() if not name.startswith(VARIABLE)}
+        return {name: value for name, value in self._values() if not name.startswith(VARIABLE)}
 
     def variables(self) -> dict[str, str]:
-        found = self.cleaned_data.items()
-        return {name.removeprefix(VARIABLE): value for name, value in found if name.startswith(VARIABLE)}
+        return {name.removeprefix(VARIABLE): value for name, value in self._values() if name.startswith(VARIABLE)}
+
+    def _values(self) -> list[tuple[str, str]]:
+        """What was typed; where nothing was, the field's default (a password input is never prefilled with it)."""
+        return [(name, value or self.fields[name].initial or "") for name, value in self.cleaned_data.items()]
 
     def add_faults(self, faults: dict[str, list[str]]) -> None:
         for name, messages in faults.items():
@@ -41,7 +44,7 @@ def _field(spec: Any, *, secret: bool) -> forms.CharField:
     """A text input; what it takes is one line of printable characters, as headers need."""
     attributes = {"autocomplete": "off", "spellcheck": "false"}
     widget = forms.PasswordInput(attrs=attributes, render_value=False) if secret else forms.TextInput(attrs=attributes)
-    required = getattr(spec, "required", True)
+    required = getattr(spec, "required", True) and spec.default is None
     field = forms.CharField(
         label=spec.title if required else f"{spec.title} (optional)",
         help_text=escape(spec.description),  # pages print it as HTML

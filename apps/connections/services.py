@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.lib import errors, http, ids
@@ -184,8 +184,12 @@ def project_callback_url(project: Project) -> str:
 
 
 def choose_scheme(toolkit: Toolkit, integration: Integration, wanted: str | None = None) -> Any:
-    """The auth scheme to connect with: the one named, else the toolkit's first. Raises `InvalidInput`, `NotConfigured`."""
-    scheme = toolkit.auth_by_type.get(wanted) if wanted else toolkit.auth[0]
+    """The auth scheme to connect with: the one named, else the toolkit's first that can be connected.
+
+    Raises `InvalidInput`, `NotConfigured`.
+    """
+    usable = [scheme for scheme in toolkit.auth if scheme.type in {"oauth2", *FORM_SCHEMES}]
+    scheme = toolkit.auth_by_type.get(wanted) if wanted else (usable or toolkit.auth)[0]
     if scheme is None:
         raise InvalidInput({"authScheme": [f"This toolkit has: {', '.join(toolkit.auth_by_type)}."]})
     if scheme.type == "oauth2" and access.oauth_client(integration) is None:
@@ -362,6 +366,12 @@ def use_up(session: ConnectSession) -> None:
 
 def end_session(session: ConnectSession, outcome: str) -> None:
     ConnectSession.objects.filter(pk=session.pk).update(outcome=outcome, verifier="")
+
+
+def cancel_flows(sessions: QuerySet[ConnectSession]) -> int:
+    """Ends flows that nobody has finished, so that their links connect nothing any more; gives how many."""
+    now = timezone.now()
+    return sessions.filter(used_at=None, expires_at__gt=now).update(used_at=now, outcome="cancelled", verifier="")
 
 
 def finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) -> Connection:
@@ -566,11 +576,11 @@ def store_connection(
         user = session.end_user
         if user is not None and not EndUser.objects.select_for_update().filter(pk=user.pk).exists():
             raise FlowError("connection_failed", session)  # purged meanwhile
-        existing = _renewed_by(session, account)
+        existing = _renewed_by(session)
         connection = _insert(session, credentials, fields) if existing is None else None
         if connection is None:
             # Two flows of one person ended at the same moment: the later one renews what the earlier one made.
-            existing = existing or _renewed_by(session, account)
+            existing = existing or _renewed_by(session)
             if existing is None:
                 raise FlowError("connection_failed", session)
             connection = _renew(existing, credentials, fields)
@@ -587,14 +597,12 @@ def store_connection(
     return connection
 
 
-def _renewed_by(session: ConnectSession, account: Account) -> Connection | None:
-    """The connection that this flow renews: the promised one, the user's first, or one of the same account."""
+def _renewed_by(session: ConnectSession) -> Connection | None:
+    """The connection that this flow renews: the promised one, or else the user's first."""
     rows = Connection.objects.select_for_update().filter(integration=session.integration, end_user=session.end_user)
     wanted = Q(pk=session.connection_id)
     if not session.allow_multiple:
         wanted |= Q(is_primary=True)
-    elif account.id:
-        wanted |= Q(account_id=account.id)
     found = list(rows.filter(wanted))
     return next((row for row in found if row.pk == session.connection_id), found[0] if found else None)
 

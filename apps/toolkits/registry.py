@@ -55,7 +55,7 @@ def folders() -> list[Path]:
 
 def files() -> Iterator[Path]:
     for folder in folders():
-        yield from sorted(folder.glob("*.yaml"))
+        yield from sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
 
 
 def read_file(path: Path) -> tuple[Toolkit | None, list[FileFault]]:

@@ -52,7 +52,7 @@ from .admin_base import (
     show_failure,
 )
 from .audit import actor_of, record
-from .callers import ROLE_SCOPES
+from .callers import grantable
 from .models import ApiKey, AuditEvent, JwtIssuer, Membership, Plan, Project, Role, User, Workspace
 
 SCOPE_MEANINGS = {
@@ -378,7 +378,7 @@ class KeyForm(forms.Form):
         if data.get("end_user") and project is None:
             self.add_error("end_user", "A key for one end user needs a project.")
         if workspace is not None and not is_superuser(self.request):
-            permitted = ROLE_SCOPES[Role(roles_of(self.request)[workspace.pk])]
+            permitted = grantable(roles_of(self.request)[workspace.pk])
             beyond = sorted(set(data.get("scopes", [])) - permitted)
             if beyond:
                 self.add_error("scopes", f"Your role does not permit: {', '.join(beyond)}.")

@@ -145,6 +145,12 @@ KEY = Prepared(
 )
 
 
+def grantable(role: str) -> frozenset[str]:
+    """Scopes that somebody of this role may give to a key: none that implies what the role bars, as admin implies delete."""
+    own = ROLE_SCOPES[Role(role)]
+    return own if "delete" in own else own - {"admin"}
+
+
 def find_key(secret: str) -> ApiKey:
     """The usable key, its workspace, plan, project and user joined. Raises `InvalidApiKey`."""
     key = KEY.first(ApiKey.digest_of(secret))

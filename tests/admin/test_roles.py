@@ -82,6 +82,9 @@ def test_a_developer_configures_and_issues_keys_within_the_role(staff: Staff) ->
     data = {"name": "k", "place": f"p:{staff.cast.project.pk}", "scopes": ["secrets"]}
     refused = staff.dana.post(reverse("admin:workspaces_apikey_add"), data)
     assert "Your role does not permit: secrets." in text_of(refused)
+    # A key with admin could delete, which a developer may not.
+    refused = staff.dana.post(reverse("admin:workspaces_apikey_add"), data | {"scopes": ["admin", "execute"]})
+    assert "Your role does not permit: admin." in text_of(refused)
     issued = staff.dana.post(reverse("admin:workspaces_apikey_add"), data | {"scopes": ["execute"]})
     assert "jf_sk_" in text_of(issued)
 

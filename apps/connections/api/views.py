@@ -12,7 +12,7 @@ from apps.lib import errors
 from apps.lib.api import json_answer, no_content, offset_page, page
 from apps.lib.errors import InvalidInput
 from apps.toolkits.registry import catalog
-from apps.workspaces.api.base import ProjectView
+from apps.workspaces.api.base import ProjectView, named_by_header
 from apps.workspaces.idempotency import idempotent
 from apps.workspaces.models import EndUser
 
@@ -123,6 +123,7 @@ class ConnectionsView(ProjectView):
     def get(self, request: Any, app_id: str) -> HttpResponse:
         rows = visible(self).select_related("end_user")
         user_id, toolkit = request.GET.get("userId"), request.GET.get("toolkit")
+        user_id = user_id or named_by_header(request)
         if user_id and self.caller.user_id is None:
             rows = rows.filter(end_user__external_id=user_id)
         if toolkit:
@@ -172,15 +173,23 @@ class ConnectionView(ProjectView):
         return json_answer(s.pending_row(session, "pending" if is_open or working else "inactive"))
 
     def _newest_session(self, connection_id: str) -> ConnectSession | None:
+        rows = self._sessions(connection_id)
+        return rows.select_related("end_user", "integration").order_by("-created_at").first()
+
+    def _sessions(self, connection_id: str) -> QuerySet[ConnectSession]:
         rows = ConnectSession.objects.filter(project=self.project, connection_id=connection_id)
         if self.caller.user_id is not None:
             rows = rows.filter(end_user__external_id=self.caller.user_id)
         if self.caller.toolkits:
             rows = rows.filter(integration__toolkit__in=self.caller.toolkits)
-        return rows.select_related("end_user", "integration").order_by("-created_at").first()
+        return rows
 
     def delete(self, request: Any, app_id: str, connection_id: str) -> HttpResponse:
-        services.disconnect(find_connection(self, connection_id), self.caller.actor)
+        connection = visible(self).select_related("end_user", "integration", "project").filter(pk=connection_id).first()
+        if connection is not None:
+            services.disconnect(connection, self.caller.actor)
+        elif not services.cancel_flows(self._sessions(connection_id)):
+            raise errors.NotFound
         return no_content()
 
 

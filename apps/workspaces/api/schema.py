@@ -51,6 +51,9 @@ class ProjectSettings(serializers.Serializer[Any]):
     confirmConnections = serializers.BooleanField(
         help_text="New connections stay inactive until you confirm them."
     )  # fmt: skip
+    retention = serializers.IntegerField(
+        allow_null=True, help_text="Days for which executions are kept; null: as the installation does."
+    )
 
 
 SIGNED_IN = {
@@ -72,6 +75,7 @@ SETTINGS = {
     "colour": "#4f46e5",
     "allowedOrigins": ["https://yourapp.com"],
     "confirmConnections": False,
+    "retention": None,
 }
 
 login = extend_schema_view(

@@ -35,6 +35,7 @@ class SettingsBody(serializers.Serializer[Any]):
     colour = serializers.RegexField(re.compile(r"^#[0-9a-fA-F]{6}$"), required=False)
     allowedOrigins = serializers.ListField(child=StrictText(max_length=500), required=False, max_length=100)
     confirmConnections = serializers.BooleanField(required=False)
+    retention = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=3650)
 
     def validate_name(self, value: str) -> str:
         if "/" in value or not value.isprintable():
@@ -75,4 +76,5 @@ def settings_row(project: Project) -> dict[str, Any]:
         "colour": project.colour,
         "allowedOrigins": project.allowed_origins,
         "confirmConnections": project.confirm_connections,
+        "retention": project.settings.get("retention"),
     }

@@ -11,193 +11,390 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
+        ("auth", "0012_alter_user_first_name_max_length"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='IdempotencyRecord',
+            name="IdempotencyRecord",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('body_digest', models.CharField(max_length=64)),
-                ('status', models.PositiveSmallIntegerField(null=True)),
-                ('answer', models.BinaryField(null=True)),
-                ('headers', models.JSONField(default=dict)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("body_digest", models.CharField(max_length=64)),
+                ("status", models.PositiveSmallIntegerField(null=True)),
+                ("answer", models.BinaryField(null=True)),
+                ("headers", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
             ],
         ),
         migrations.CreateModel(
-            name='Plan',
+            name="Plan",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=60, unique=True)),
-                ('connections', models.PositiveIntegerField(blank=True, null=True, verbose_name='connections')),
-                ('keys', models.PositiveIntegerField(blank=True, null=True, verbose_name='keys')),
-                ('calls_per_minute', models.PositiveIntegerField(blank=True, null=True, verbose_name='calls a minute and key')),
-                ('calls_per_day', models.PositiveIntegerField(blank=True, null=True, verbose_name='calls a day (UTC)')),
-                ('concurrent_runs', models.PositiveIntegerField(blank=True, null=True, verbose_name='concurrent runs')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=60, unique=True)),
+                ("connections", models.PositiveIntegerField(blank=True, null=True, verbose_name="connections")),
+                ("keys", models.PositiveIntegerField(blank=True, null=True, verbose_name="keys")),
+                (
+                    "calls_per_minute",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="calls a minute and key"),
+                ),
+                ("calls_per_day", models.PositiveIntegerField(blank=True, null=True, verbose_name="calls a day (UTC)")),
+                ("concurrent_runs", models.PositiveIntegerField(blank=True, null=True, verbose_name="concurrent runs")),
             ],
         ),
         migrations.CreateModel(
-            name='Project',
+            name="Project",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.project_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100, validators=[django.core.validators.RegexValidator('^[^/]+$', 'A name has no slash.')])),
-                ('logo_url', models.URLField(blank=True, max_length=500, verbose_name='logo')),
-                ('colour', models.CharField(default='#4f46e5', max_length=7, validators=[django.core.validators.RegexValidator('^#[0-9a-fA-F]{6}$', 'Like #4f46e5.')])),
-                ('allowed_origins', models.JSONField(blank=True, default=list, help_text='Origins that return URLs may lead to: https://app.example')),
-                ('confirm_connections', models.BooleanField(default=False, help_text='New connections stay inactive until the integrator confirms them.')),
-                ('settings', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.project_id,
+                        editable=False,
+                        max_length=40,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=100,
+                        validators=[django.core.validators.RegexValidator("^[^/]+$", "A name has no slash.")],
+                    ),
+                ),
+                ("logo_url", models.URLField(blank=True, max_length=500, verbose_name="logo")),
+                (
+                    "colour",
+                    models.CharField(
+                        default="#4f46e5",
+                        max_length=7,
+                        validators=[django.core.validators.RegexValidator("^#[0-9a-fA-F]{6}$", "Like #4f46e5.")],
+                    ),
+                ),
+                (
+                    "allowed_origins",
+                    models.JSONField(
+                        blank=True, default=list, help_text="Origins that return URLs may lead to: https://app.example"
+                    ),
+                ),
+                (
+                    "confirm_connections",
+                    models.BooleanField(
+                        default=False, help_text="New connections stay inactive until the integrator confirms them."
+                    ),
+                ),
+                ("settings", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
         ),
         migrations.CreateModel(
-            name='UsageCounter',
+            name="UsageCounter",
             fields=[
-                ('id', models.CharField(max_length=120, primary_key=True, serialize=False)),
-                ('used', models.PositiveBigIntegerField(default=0)),
-                ('ends_at', models.DateTimeField(db_index=True)),
+                ("id", models.CharField(max_length=120, primary_key=True, serialize=False)),
+                ("used", models.PositiveBigIntegerField(default=0)),
+                ("ends_at", models.DateTimeField(db_index=True)),
             ],
         ),
         migrations.CreateModel(
-            name='User',
+            name="User",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('password', models.CharField(max_length=128, verbose_name='password')),
-                ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
-                ('is_superuser', models.BooleanField(default=False, help_text='Designates that this user has all permissions without explicitly assigning them.', verbose_name='superuser status')),
-                ('email', models.EmailField(max_length=254, unique=True)),
-                ('name', models.CharField(blank=True, max_length=150)),
-                ('is_active', models.BooleanField(default=True)),
-                ('is_staff', models.BooleanField(default=False, verbose_name='may use the admin')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
-                ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("password", models.CharField(max_length=128, verbose_name="password")),
+                ("last_login", models.DateTimeField(blank=True, null=True, verbose_name="last login")),
+                (
+                    "is_superuser",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates that this user has all permissions without explicitly assigning them.",
+                        verbose_name="superuser status",
+                    ),
+                ),
+                ("email", models.EmailField(max_length=254, unique=True)),
+                ("name", models.CharField(blank=True, max_length=150)),
+                ("is_active", models.BooleanField(default=True)),
+                ("is_staff", models.BooleanField(default=False, verbose_name="may use the admin")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "groups",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="The groups this user belongs to. A user will get all permissions granted to each of their groups.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.group",
+                        verbose_name="groups",
+                    ),
+                ),
+                (
+                    "user_permissions",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="Specific permissions for this user.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.permission",
+                        verbose_name="user permissions",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='MemberSession',
+            name="MemberSession",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('refresh_digest', models.CharField(max_length=64, unique=True)),
-                ('expires_at', models.DateTimeField()),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_sessions', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False
+                    ),
+                ),
+                ("refresh_digest", models.CharField(max_length=64, unique=True)),
+                ("expires_at", models.DateTimeField()),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_sessions",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='EndUser',
+            name="EndUser",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('external_id', models.CharField(max_length=255, verbose_name='id')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='end_users', to='workspaces.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("external_id", models.CharField(max_length=255, verbose_name="id")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="end_users", to="workspaces.project"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Workspace',
+            name="Workspace",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='workspaces', to='workspaces.plan')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="workspaces", to="workspaces.plan"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='project',
-            name='workspace',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='projects', to='workspaces.workspace'),
+            model_name="project",
+            name="workspace",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="projects", to="workspaces.workspace"
+            ),
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.CharField(choices=[('owner', 'Owner'), ('admin', 'Admin'), ('developer', 'Developer'), ('viewer', 'Viewer')], default='developer', max_length=20)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
-                ('workspace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to='workspaces.workspace')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("owner", "Owner"),
+                            ("admin", "Admin"),
+                            ("developer", "Developer"),
+                            ("viewer", "Viewer"),
+                        ],
+                        default="developer",
+                        max_length=20,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "workspace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to="workspaces.workspace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='AuditEvent',
+            name="AuditEvent",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('actor', models.CharField(max_length=320)),
-                ('action', models.CharField(max_length=60)),
-                ('target', models.CharField(blank=True, max_length=320)),
-                ('ip', models.CharField(blank=True, max_length=64)),
-                ('request_id', models.CharField(blank=True, max_length=128)),
-                ('details', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('project', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='workspaces.project')),
-                ('workspace', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='audit_events', to='workspaces.workspace')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False
+                    ),
+                ),
+                ("actor", models.CharField(max_length=320)),
+                ("action", models.CharField(max_length=60)),
+                ("target", models.CharField(blank=True, max_length=320)),
+                ("ip", models.CharField(blank=True, max_length=64)),
+                ("request_id", models.CharField(blank=True, max_length=128)),
+                ("details", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="workspaces.project",
+                    ),
+                ),
+                (
+                    "workspace",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="audit_events",
+                        to="workspaces.workspace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('prefix', models.CharField(editable=False, max_length=20)),
-                ('digest', models.CharField(editable=False, max_length=64, unique=True)),
-                ('scopes', models.JSONField(default=list)),
-                ('toolkits', models.JSONField(blank=True, default=list, help_text='Slugs; empty: every toolkit.')),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('created_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
-                ('end_user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='workspaces.enduser')),
-                ('project', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='workspaces.project')),
-                ('workspace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='workspaces.workspace')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False
+                    ),
+                ),
+                ("name", models.CharField(max_length=100)),
+                ("prefix", models.CharField(editable=False, max_length=20)),
+                ("digest", models.CharField(editable=False, max_length=64, unique=True)),
+                ("scopes", models.JSONField(default=list)),
+                ("toolkits", models.JSONField(blank=True, default=list, help_text="Slugs; empty: every toolkit.")),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "end_user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_keys",
+                        to="workspaces.enduser",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_keys",
+                        to="workspaces.project",
+                    ),
+                ),
+                (
+                    "workspace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="api_keys", to="workspaces.workspace"
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
+                "verbose_name": "API key",
             },
         ),
         migrations.CreateModel(
-            name='JwtIssuer',
+            name="JwtIssuer",
             fields=[
-                ('id', models.CharField(default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('method', models.CharField(choices=[('HS256', 'Shared secret (HS256)'), ('RS256', 'Public key (RS256)'), ('ES256', 'Public key (ES256)'), ('EdDSA', 'Public key (EdDSA)'), ('JWKS', 'JWKS URL (RS256, ES256, EdDSA)')], max_length=10)),
-                ('issuer', models.CharField(help_text="Must equal the token's iss claim.", max_length=255, verbose_name='issuer (iss)')),
-                ('audience', models.CharField(blank=True, max_length=255, verbose_name='audience (aud)')),
-                ('secret', models.TextField(blank=True, editable=False)),
-                ('public_key', models.TextField(blank=True, help_text='PEM')),
-                ('jwks_url', models.URLField(blank=True, max_length=500, verbose_name='JWKS URL')),
-                ('user_claim', models.CharField(default='sub', max_length=60)),
-                ('role_claim', models.CharField(blank=True, max_length=60)),
-                ('leeway', models.PositiveIntegerField(default=30, verbose_name='clock leeway in seconds')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='jwt_issuers', to='workspaces.project')),
+                (
+                    "id",
+                    models.CharField(
+                        default=apps.lib.ids.row_id, editable=False, max_length=40, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "method",
+                    models.CharField(
+                        choices=[
+                            ("HS256", "Shared secret (HS256)"),
+                            ("RS256", "Public key (RS256)"),
+                            ("ES256", "Public key (ES256)"),
+                            ("EdDSA", "Public key (EdDSA)"),
+                            ("JWKS", "JWKS URL (RS256, ES256, EdDSA)"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "issuer",
+                    models.CharField(
+                        help_text="Must equal the token's iss claim.", max_length=255, verbose_name="issuer (iss)"
+                    ),
+                ),
+                ("audience", models.CharField(blank=True, max_length=255, verbose_name="audience (aud)")),
+                ("secret", models.TextField(blank=True, editable=False)),
+                ("public_key", models.TextField(blank=True, help_text="PEM")),
+                ("jwks_url", models.URLField(blank=True, max_length=500, verbose_name="JWKS URL")),
+                ("user_claim", models.CharField(default="sub", max_length=60)),
+                ("role_claim", models.CharField(blank=True, max_length=60)),
+                ("leeway", models.PositiveIntegerField(default=30, verbose_name="clock leeway in seconds")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="jwt_issuers", to="workspaces.project"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('project', 'issuer'), name='issuer_in_project')],
+                "constraints": [models.UniqueConstraint(fields=("project", "issuer"), name="issuer_in_project")],
             },
             bases=(apps.lib.vault.Sealing, models.Model),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.UniqueConstraint(fields=('project', 'external_id'), name='end_user_in_project'),
+            model_name="enduser",
+            constraint=models.UniqueConstraint(fields=("project", "external_id"), name="end_user_in_project"),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.UniqueConstraint(fields=('workspace', 'name'), name='project_name_in_workspace'),
+            model_name="project",
+            constraint=models.UniqueConstraint(fields=("workspace", "name"), name="project_name_in_workspace"),
         ),
         migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('workspace', 'user'), name='one_membership_a_workspace'),
+            model_name="membership",
+            constraint=models.UniqueConstraint(fields=("workspace", "user"), name="one_membership_a_workspace"),
         ),
         migrations.AddIndex(
-            model_name='auditevent',
-            index=models.Index(fields=['workspace', '-created_at'], name='audit_newest'),
+            model_name="auditevent",
+            index=models.Index(fields=["workspace", "-created_at"], name="audit_newest"),
         ),
     ]

@@ -10,5 +10,7 @@ def create_table(apps, schema_editor):
 class Migration(migrations.Migration):
     dependencies = [("workspaces", "0001_initial")]
     operations = [
-        migrations.RunPython(create_table, lambda apps, schema_editor: schema_editor.execute("DROP TABLE jackfield_cache"))
+        migrations.RunPython(
+            create_table, lambda apps, schema_editor: schema_editor.execute("DROP TABLE jackfield_cache")
+        )
     ]

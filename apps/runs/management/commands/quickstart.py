@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management import call_command
@@ -38,6 +39,8 @@ class Command(BaseCommand):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = self._lock(home)
         host, port = options["host"], options["port"]
+        if not 0 < port < 65536:
+            raise CommandError("--port must be a number from 1 to 65535.")
         self._set_address(host, port)
         self._prepare_folders(home)
         from apps.runs.quickstart import provide  # after the address stands in the settings
@@ -67,8 +70,10 @@ class Command(BaseCommand):
         shown = f"[{reachable}]" if ":" in reachable else reachable
         if "JACKFIELD_URL" not in os.environ:
             settings.JACKFIELD_URL = os.environ["JACKFIELD_URL"] = f"http://{shown}:{port}"
-        own = f"{shown}:{port}"
-        allowed = [part for part in (settings.JACKFIELD_EGRESS_ALLOW, own) if part]
+        public = urlsplit(settings.JACKFIELD_URL)
+        self.own = own = f"{shown}:{port}"
+        known_as = f"{public.hostname}:{public.port or (443 if public.scheme == 'https' else 80)}"
+        allowed = [part for part in (settings.JACKFIELD_EGRESS_ALLOW, own, known_as) if part]
         settings.JACKFIELD_EGRESS_ALLOW = os.environ["JACKFIELD_EGRESS_ALLOW"] = ",".join(allowed)
         os.environ["JACKFIELD_HOME"] = str(settings.JACKFIELD_HOME)
         os.environ.setdefault("JACKFIELD_ENV", "development")
@@ -118,7 +123,7 @@ class Command(BaseCommand):
     def _announce(self, facts: dict[str, Any]) -> bool:
         try:
             direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to ourselves
-            with direct.open(f"{facts['url']}/healthz", timeout=2) as answer:
+            with direct.open(f"http://{self.own}/healthz", timeout=2) as answer:
                 if answer.status != 200:
                     return False
         except OSError:
