@@ -5,8 +5,10 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.test import Client
 
 from apps.connections import services
+from apps.connections.links import Link, make_link
 from apps.connections.models import Connection
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.services import issue_key
@@ -46,3 +48,11 @@ def test_a_second_account_is_added_even_where_it_is_the_same(cast: Cast) -> None
     assert stored.pk == started.connection_id != first.pk
     key = issue_key(cast.workspace, "k", SYSTEM, project=cast.project, scopes=["connect"])[1]
     assert len(Api(cast.project, key).get("integrations/connections?userId=u1").json()["connections"]) == 2
+
+
+def test_a_refused_form_does_not_write_the_link_to_the_log(cast: Cast, caplog: pytest.LogCaptureFixture) -> None:
+    enable(cast.project, "github")
+    path = urlsplit(make_link(Link(cast.project.pk, "u1", "github"))).path
+    assert Client(enforce_csrf_checks=True).post(path).status_code == 403
+    assert "/connect/…" in caplog.text
+    assert path not in caplog.text
