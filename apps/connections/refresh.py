@@ -13,6 +13,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
 from apps.lib.db import release
@@ -137,7 +138,7 @@ def _refresh_with_lease(
     except (Unreachable, BadParameters) as error:
         won = _back_off(connection, owner, str(error), None)
     else:
-        return _store(connection, credentials, token, owner)
+        return _store(connection, credentials, token)
     return _make_do(connection, credentials, failed_version) if won else _take_what_is_there(connection)
 
 
@@ -166,8 +167,12 @@ def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth
     raise oauth.TokenError("no_scheme", f"{scheme.type} has nothing to refresh")
 
 
-def _store(connection: Connection, old: dict[str, Any], token: oauth.Token, owner: str) -> dict[str, Any]:
-    """Writes over exactly the version that was refreshed; a late holder writes nothing and takes what is there."""
+def _store(connection: Connection, old: dict[str, Any], token: oauth.Token) -> dict[str, Any]:
+    """Writes over exactly the version that was refreshed; where a newer one stands, that is taken.
+
+    Also without the lease, which ran out where writing took long: the provider may have ended the old refresh token, and
+    this answer is all there is. Who took the lease meanwhile, and was refused for that, finds a newer version, or is undone.
+    """
     now = timezone.now()
     credentials = old | stored_token(token) | {"refresh_token": token.refresh_token or old.get("refresh_token", "")}
     changes: dict[str, Any] = {
@@ -183,8 +188,9 @@ def _store(connection: Connection, old: dict[str, Any], token: oauth.Token, owne
     }
     if token.scopes is not None:
         changes["scopes"] = token.scopes
-    won = Connection.objects.filter(pk=connection.pk, version=connection.version, lease_owner=owner).update(**changes)
-    if not won:
+    rows = Connection.objects.filter(pk=connection.pk, version=connection.version)
+    ended = When(status=Connection.Status.EXPIRED, then=Value(Connection.Status.ACTIVE))
+    if not rows.update(**changes, status=Case(ended, default=F("status"))):
         log.warning("connection %s was written by somebody else during its refresh", connection.pk)
         return _take_what_is_there(connection)
     record(SYSTEM, "connection.refreshed", connection.pk, project=connection.project)

@@ -168,7 +168,7 @@ def test_a_second_caller_takes_what_the_first_one_brought(
 
     def first_is_done(seconds: float) -> None:
         waited.append(seconds)
-        refresh._store(first, held(first), Token("at-first", "rt-first", 3600), "owner-1")
+        refresh._store(first, held(first), Token("at-first", "rt-first", 3600))
 
     assert refresh._take_lease(first, "owner-1", timezone.now())
     monkeypatch.setattr(time, "sleep", first_is_done)
@@ -214,6 +214,31 @@ def test_the_holder_of_an_expired_lease_writes_nothing(integration: Integration,
     assert fresh_credentials(again(connection))["access_token"] == "at-3"
     assert held(connection)["access_token"] == "at-3"
     assert again(connection).version == 2
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+def test_an_answer_that_is_written_late_is_not_lost(
+    integration: Integration, provider: Provider, refused_first: bool
+) -> None:
+    """The provider rotates: who took the expired lease asks with a token that is dead, and must not end the connection."""
+    connection = connect(integration, seconds=STALE)
+    other = again(connection)
+
+    def other_is_refused() -> None:
+        assert not refresh._end(other, "invalid_grant", owner="other") or refused_first
+
+    def lease_runs_out() -> None:
+        Connection.objects.filter(pk=connection.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert refresh._take_lease(other, "other", timezone.now())
+        if refused_first:
+            other_is_refused()
+
+    provider.meanwhile = lease_runs_out
+    assert fresh_credentials(again(connection))["access_token"] == "at-2"
+    if not refused_first:
+        other_is_refused()
+    assert held(connection)["refresh_token"] == "rt-2"
+    assert again(connection).status == Connection.Status.ACTIVE
 
 
 def test_a_dead_grant_needs_the_person_and_says_where(integration: Integration, provider: Provider) -> None:
