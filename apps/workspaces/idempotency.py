@@ -1,5 +1,6 @@
 """Idempotency-Key: the same key and body within 24 hours get the first answer.
 
+Answers are kept encrypted: one of connect holds a state, one of a tool whatever the provider said.
 One INSERT before the call claims the key, whichever process is asked; the answer is stored once the provider was called or
 the row made. Answers 400, 401, 403, 404 and 429 change nothing and are not stored.
 """
@@ -22,6 +23,7 @@ from django.utils import timezone
 from apps.lib.api import as_failure
 from apps.lib.db import release
 from apps.lib.errors import AddressRefused, Conflict, InvalidInput, RefreshUnavailable, UnknownTool
+from apps.lib.vault import VaultError, seal, unseal
 
 from .models import IdempotencyRecord
 
@@ -110,13 +112,21 @@ def _first(record_id: str, call: Callable[[], HttpResponse], view: Any) -> HttpR
     else:
         headers = {name: response[name] for name in KEPT_HEADERS if name in response}
         IdempotencyRecord.objects.filter(pk=record_id).update(
-            status=response.status_code, answer=response.content, headers=headers
+            status=response.status_code, answer=seal(response.content, _place(record_id)).encode(), headers=headers
         )
     return response
 
 
+def _place(record_id: str) -> str:
+    return f"workspaces_idempotencyrecord:{record_id}:answer"
+
+
 def _answer(record: IdempotencyRecord) -> HttpResponse:
-    response = HttpResponse(bytes(record.answer or b""), status=record.status)
+    try:
+        answer = unseal(bytes(record.answer or b"").decode(), _place(record.pk))
+    except VaultError:
+        raise Conflict("The first answer to this Idempotency-Key can no longer be read.") from None
+    response = HttpResponse(answer, status=record.status)
     for name, value in record.headers.items():
         response[name] = value
     response["Idempotency-Replayed"] = "true"

@@ -172,3 +172,16 @@ def test_connect_gives_the_same_flow_again(shop: Shop) -> None:
     assert ConnectSession.objects.count() == 1
     other = shop.api.post("integrations/connect", {"toolkit": "lab", "userId": "u6"}, **{"Idempotency-Key": "c"})
     fails(other, 409, "REQUEST_CONFLICT")
+
+
+def test_what_is_kept_of_an_answer_is_encrypted(shop: Shop) -> None:
+    asked = {"toolkit": "lab", "userId": "u1"}
+    first = shop.api.post("integrations/connect", asked, **{"Idempotency-Key": "k"})
+    state = first.json()["authUrl"].partition("state=")[2].partition("&")[0]
+    kept = IdempotencyRecord.objects.get()
+    assert len(state) > 20
+    assert state.encode() not in bytes(kept.answer or b"")
+    assert shop.api.post("integrations/connect", asked, **{"Idempotency-Key": "k"}).content == first.content
+    kept.answer = b"jf1:lost:AAAA"
+    kept.save()
+    fails(shop.api.post("integrations/connect", asked, **{"Idempotency-Key": "k"}), 409, "REQUEST_CONFLICT")
