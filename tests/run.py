@@ -29,6 +29,9 @@ WORKERS = "3"  # on two cores: much of a test is waiting for a server
 NO_DATABASE = [f"--ignore=tests/{folder}" for folder in ("toolkits", "peers", "lib")]  # the same on either
 PYTEST_CLOSING = re.compile(r"^=* ?(\x1b\[[\d;]*m)*=*.*\b(passed|failed|errors?|skipped|no tests ran)\b.* in [\d.]+s\b")
 Environment = dict[str, str]
+# The interpreter may have plugins of other projects, whose warnings would be errors here.
+ONLY_OURS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+PLUGINS = ["-p", "django", "-p", "xdist"]  # names of entry points
 
 
 @dataclass
@@ -142,8 +145,8 @@ def database_url() -> Iterator[str]:
 
 def pytest(name: str, variables: Environment, extra: list[str]) -> Outcome:
     parallel = [] if any(argument.startswith("-n") for argument in extra) else ["-n", WORKERS, "--dist", "loadfile"]
-    command = [PYTHON, "-m", "pytest", *parallel, *extra]
-    return step(name, command, variables | {"JACKFIELD_ENV": "test", "PYTHONUNBUFFERED": "1"})
+    command = [PYTHON, "-m", "pytest", *PLUGINS, *parallel, *extra]
+    return step(name, command, variables | {"JACKFIELD_ENV": "test", "PYTHONUNBUFFERED": "1"} | ONLY_OURS)
 
 
 def step(name: str, command: list[str], variables: Environment) -> Outcome:

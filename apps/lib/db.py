@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import psycopg
 from django.conf import settings
-from django.db import OperationalError, ProgrammingError, connection, models
+from django.db import InterfaceError, OperationalError, ProgrammingError, connection, models
 from django.db.models.query import get_related_populators
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Prepared(Generic[M]):
     def first(self, *values: str) -> M | None:
         """The first row's object, or None. One SELECT."""
         compiled = self._compiled.get(connection.vendor) or self._compile()
-        row = _fetch(compiled.sql, compiled.fill(values))
+        row = _fetch_again_if_lost(compiled.sql, compiled.fill(values))
         return None if row is None else compiled.build(row)
 
     def _compile(self) -> _Compiled:
@@ -54,6 +54,21 @@ class Prepared(Generic[M]):
             compiled = _Compiled(self._make(*self._marks)[:1], self._marks)
             self._compiled[connection.vendor] = compiled
             return compiled
+
+
+def _fetch_again_if_lost(sql: str, values: list[Any]) -> Any:
+    """One row; asked for once more where the connection turns out to have been ended by a restart of the database."""
+    try:
+        return _fetch(sql, values)
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block or connection.is_usable():
+            raise
+        log.warning("the database connection was lost; trying once more on another")
+        pool = getattr(connection, "pool", None)
+        connection.close()
+        if pool is not None:
+            pool.check()  # the restart ended those that lie in the pool, too
+        return _fetch(sql, values)
 
 
 def _fetch(sql: str, values: list[Any]) -> Any:
@@ -90,7 +105,7 @@ def insert_many(model: type[models.Model], rows: list[Any]) -> None:
     marks = ", ".join(["%s"] * len(fields))
     sql = f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of columns
     attributes = [field.attname for field in fields]
-    if connection.vendor == "postgresql":
+    if _prepare and connection.vendor == "postgresql":
         values = [[getattr(row, name) for name in attributes] for row in rows]
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
@@ -106,7 +121,7 @@ class _Compiled:
         compiler = queryset.query.get_compiler(connection=connection)
         self.sql, found = compiler.as_sql()
         self.places = [(marks.index(value) if value in marks else None, value) for value in found]
-        if {index for index, _ in self.places} < set(range(len(marks))):
+        if not {index for index, _ in self.places} >= set(range(len(marks))):
             raise ValueError("a parameter does not stand in the query as it is")
         self.compiler = compiler
         info = compiler.klass_info

@@ -195,11 +195,14 @@ class MembershipAdmin(ScopedAdmin):
         return self.page(request, "form", "Invite a member", form=form, submit="Invite", intro=text)
 
     def _invited(self, request: HttpRequest, membership: Membership, made: bool) -> HttpResponse:
-        link = invitation_link(request, membership.user) if made else ""
         mailed = made and mail_is_set_up()
         if mailed:
             accounts.send_invitation(request, membership.user, membership.workspace, _user(request).email)
-        context = {"membership": membership, "link": link, "mailed": mailed, "sign_in": _absolute("account_login")}
+        # Whoever has the link owns the account, in every workspace that invites it later: where mail goes out, only the
+        # person gets it; where none does, a superuser hands it on.
+        link = invitation_link(request, membership.user) if made and not mailed and is_superuser(request) else ""
+        context = {"membership": membership, "link": link, "mailed": mailed, "made": made,
+                   "sign_in": _absolute("account_login")}  # fmt: skip
         return self.page_once(request, "invited", "Member added", **context)
 
     def offers(self, obj: Membership) -> tuple[str, ...]:
