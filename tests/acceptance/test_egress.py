@@ -43,10 +43,23 @@ ADDRESSES = [
 
 @pytest.fixture(scope="module")
 def careful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """A product without JACKFIELD_EGRESS_ALLOW."""
+    """A product without JACKFIELD_EGRESS_ALLOW, its sandbox with a client of the project's own.
+
+    The installation's own client would be refused before any address is judged: it goes nowhere that a project chose.
+    """
     running = Product(tmp_path_factory.mktemp("careful"))
     try:
-        yield running.start()
+        running.start()
+        secret = running.run(f"""
+from allauth.idp.oidc.models import Client
+from apps.connections import sandbox
+client = Client.objects.get(pk=sandbox.CLIENT_ID)
+client.set_redirect_uris(["{running.url}/v1/{running.facts["project_id"]}/integrations/callback"])
+client.save()
+print(sandbox.client_secret())
+""").strip()
+        configure(running, "sandbox", "jackfield-sandbox", secret)
+        yield running
     finally:
         running.close()
 
