@@ -19,9 +19,16 @@ class IntegrationQuerySet(models.QuerySet["Integration"]):
     def enabled(self) -> IntegrationQuerySet:
         return self.filter(enabled=True)
 
+    def primary(self) -> IntegrationQuerySet:
+        """The one of each toolkit that tools, connect and configure use."""
+        return self.filter(is_primary=True)
+
 
 class Integration(Sealing, models.Model):
     """A toolkit switched on for a project.
+
+    A project has one primary integration of a toolkit; the Raw execute API may make further ones, and those of the toolkit
+    ``custom``, which is no toolkit of the catalog: there ``settings`` says where to call and how (`access.toolkit_of`).
 
     ``settings`` may override what the toolkit's file says for this project: ``base_url``, ``authorization_url``,
     ``token_url``, ``refresh_url``, ``revocation_url``, and ``variables`` (a self-hosted host, a tenant).
@@ -37,6 +44,7 @@ class Integration(Sealing, models.Model):
     toolkit = models.CharField(max_length=100)
     display_name = models.CharField(max_length=100, blank=True)
     enabled = models.BooleanField(default=True)
+    is_primary = models.BooleanField(default=True, db_default=True, editable=False)
     scopes = models.JSONField(default=list, blank=True, help_text="Asked for; empty: the toolkit's own.")
     client_id = models.CharField("OAuth client id", max_length=500, blank=True)
     client_secret = models.TextField(blank=True, editable=False)
@@ -47,7 +55,11 @@ class Integration(Sealing, models.Model):
     objects = IntegrationQuerySet.as_manager()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "toolkit"], name="integration_of_toolkit")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "toolkit"], condition=Q(is_primary=True), name="primary_integration_of_toolkit"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.display_name or self.toolkit
@@ -95,10 +107,14 @@ class Connection(Sealing, models.Model):
     refresh_not_before = models.DateTimeField(null=True, blank=True, editable=False)
     error = models.CharField(max_length=300, blank=True, editable=False)
 
+    # When the background work looks after it next: a token near its expiry, or a refresh token that dies of disuse.
+    refresh_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+
     account_id = models.CharField(max_length=255, blank=True, editable=False)
     account_label = models.CharField("account", max_length=255, blank=True, editable=False)
     account_picture = models.CharField(max_length=1000, blank=True, editable=False)
     scopes = models.JSONField(default=list, editable=False, help_text="Granted by the provider.")
+    asked_scopes = models.JSONField(default=list, db_default=models.Value([], models.JSONField()), editable=False)
     variables = models.JSONField(default=dict, editable=False)
     label = models.CharField(max_length=100, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
@@ -122,10 +138,32 @@ class Connection(Sealing, models.Model):
                 fields=["integration"], condition=Q(is_primary=True, end_user__isnull=True), name="one_shared_account"
             ),
         ]
-        indexes = [models.Index(fields=["project", "created_at"], name="connection_newest")]
+        indexes = [
+            models.Index(fields=["project", "created_at"], name="connection_newest"),
+            models.Index(fields=["refresh_due_at"], name="connection_refresh_due"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.toolkit}: {self.account_label or self.id}"
+
+
+class ConnectPage(models.Model):
+    """A hosted connect page: what `POST connect-sessions` makes. Its link opens once, in the browser that comes first."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the link's secret.")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    end_user = models.ForeignKey(EndUser, on_delete=models.CASCADE, related_name="+")
+    toolkits = models.JSONField(default=list, help_text="Slugs; empty: every enabled toolkit.")
+    redirect_url = models.CharField(max_length=2000, blank=True)
+    allowed_origins = models.JSONField(default=list, help_text="Who may open it in a popup and is told how it ends.")
+    binding = models.CharField(max_length=64, blank=True, help_text="Hash of the browser's cookie, once it was opened.")
+    opened_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["expires_at"], name="connect_page_age")]
 
 
 class ConnectSession(Sealing, models.Model):
@@ -141,6 +179,7 @@ class ConnectSession(Sealing, models.Model):
     state_digest = models.CharField(max_length=64, unique=True)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
     integration = models.ForeignKey(Integration, on_delete=models.CASCADE, related_name="+")
+    page = models.ForeignKey(ConnectPage, on_delete=models.SET_NULL, related_name="+", null=True)
     end_user = models.ForeignKey(EndUser, on_delete=models.CASCADE, related_name="+", null=True)
     connection_id = models.CharField(max_length=40, db_index=True)
     auth_type = models.CharField(max_length=30)

@@ -14,6 +14,9 @@ class Execution(models.Model):
 
     class Surface(models.TextChoices):
         INTEGRATIONS = "integrations", "Integrations API"
+        SHORTCUT = "shortcut", "Shortcut API"
+        RAW = "raw", "Raw execute API"
+        PROXY = "proxy", "Proxy"
         ADMIN = "admin", "Admin"
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
@@ -22,6 +25,7 @@ class Execution(models.Model):
     caller = models.CharField(max_length=320, blank=True)
     user_id = models.CharField("end user", max_length=255, blank=True)
     connection_id = models.CharField(max_length=40, blank=True)
+    integration_id = models.CharField(max_length=40, blank=True, db_default="")
     toolkit = models.CharField(max_length=100)
     tool = models.CharField(max_length=200)
     successful = models.BooleanField()
@@ -42,6 +46,7 @@ class Execution(models.Model):
         indexes = [
             models.Index(fields=["project", "-created_at", "-id"], name="execution_newest"),
             models.Index(fields=["created_at"], name="execution_age"),
+            models.Index(fields=["integration_id", "created_at"], name="execution_of_integration"),
         ]
 
     def __str__(self) -> str:

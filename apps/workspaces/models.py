@@ -69,6 +69,7 @@ class Plan(models.Model):
     keys = models.PositiveIntegerField("keys", null=True, blank=True)
     calls_per_minute = models.PositiveIntegerField("calls a minute and key", null=True, blank=True)
     calls_per_day = models.PositiveIntegerField("calls a day (UTC)", null=True, blank=True)
+    concurrent_calls = models.PositiveIntegerField("calls at the same time", null=True, blank=True)
     concurrent_runs = models.PositiveIntegerField("concurrent runs", null=True, blank=True)
 
     def __str__(self) -> str:
@@ -139,6 +140,9 @@ class Project(models.Model):
         default=False, help_text="New connections stay inactive until the integrator confirms them."
     )
     settings = models.JSONField(default=dict, blank=True)
+    # Counts the changes of the project's own toolkits; 0: it has never had any. It comes with the SELECT that finds out who
+    # calls, so that every process notices a change.
+    toolkits_version = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -300,3 +304,80 @@ class UsageCounter(models.Model):
     id = models.CharField(primary_key=True, max_length=120)
     used = models.PositiveBigIntegerField(default=0)
     ends_at = models.DateTimeField(db_index=True)
+
+
+class CallSlots(models.Model):
+    """How many calls of a workspace one process may have under way at the same time, of those that its plan permits.
+
+    A process that was killed holds them until ``expires_at``.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="+")
+    holder = models.CharField(max_length=40)
+    slots = models.PositiveIntegerField(default=0)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["workspace", "holder"], name="slots_of_a_process")]
+
+
+class WebhookEndpoint(Sealing, models.Model):
+    """An address of the integrator that is told of a project's events.
+
+    After a rotation both secrets sign for a day, so that the receiver can change over in between.
+    """
+
+    SEALED = ("secret", "previous_secret")
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="webhooks")
+    url = models.CharField("URL", max_length=2000)
+    description = models.CharField(max_length=200, blank=True)
+    events = models.JSONField(default=list, blank=True, help_text="Types of events; empty: all.")
+    secret = models.TextField(editable=False)
+    previous_secret = models.TextField(blank=True, editable=False)
+    previous_secret_until = models.DateTimeField(null=True, blank=True, editable=False)
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class WebhookDelivery(models.Model):
+    """One event on its way to one endpoint, with its tries.
+
+    ``event_id`` is the webhook-id of the Standard Webhooks scheme: the same for every try, and for a redelivery.
+    """
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Pending"
+        DELIVERED = "delivered", "Delivered"
+        DEAD = "dead", "Dead"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries")
+    event_id = models.CharField(max_length=60)
+    event_type = models.CharField(max_length=60)
+    body = models.TextField()
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    tries = models.JSONField(default=list)
+    try_count = models.PositiveIntegerField(default=0)
+    next_try_at = models.DateTimeField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    ends_at = models.DateTimeField(help_text="From then on it is dead.")
+    delivered_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name_plural = "webhook deliveries"
+        indexes = [
+            models.Index(fields=["status", "next_try_at"], name="delivery_due"),
+            models.Index(fields=["endpoint", "created_at"], name="delivery_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event_type} {self.created_at:%Y-%m-%d %H:%M:%S}"
