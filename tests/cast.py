@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from django.test import Client
 from django.utils import timezone
 
+from apps.connections.integrations import configure
 from apps.connections.models import Connection, Integration
-from apps.connections.services import configure
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import SCOPES, Project, Role, User, Workspace
 from apps.workspaces.services import add_member, create_project, create_workspace, end_user, issue_key

@@ -15,7 +15,7 @@ from apps.toolkits.registry import catalog
 from apps.toolkits.request import BadParameters, Request, fill
 from apps.toolkits.spec import ApiKey, Auth, Basic, Bearer, ClientCredentials, Custom, OAuth2, Placement, Toolkit
 
-from . import sandbox
+from . import custom, sandbox
 from .models import Connection, Integration
 
 
@@ -30,14 +30,21 @@ class OAuthClient:
 
 def toolkit_of(integration: Integration) -> Toolkit:
     """Raises LookupError where the catalog no longer has it."""
-    toolkit = catalog().get(integration.toolkit)
+    if integration.toolkit == custom.SLUG:
+        return custom.toolkit_of(integration)
+    toolkit = catalog(integration.project).get(integration.toolkit)
     if toolkit is None:
         raise LookupError(f"the catalog has no toolkit {integration.toolkit}")
     return toolkit
 
 
 def platform_client(slug: str) -> OAuthClient | None:
-    """The installation's own client of a toolkit: of the environment, or the sandbox's."""
+    """The installation's own client of a toolkit: of the environment, or the sandbox's.
+
+    Only of one that the installation's files describe: a project could describe the slug, and have the secret sent to itself.
+    """
+    if catalog().get(slug) is None:
+        return None
     client_id, separator, secret = settings.JACKFIELD_PLATFORM_CLIENTS.get(slug, "").partition(":")
     if separator and client_id:
         return OAuthClient(client_id, secret, own=False)
@@ -61,7 +68,7 @@ def keeps_home(integration: Integration) -> bool:
 
     The platform's client goes nowhere else: a project could have its secret sent to itself.
     """
-    toolkit = catalog().get(integration.toolkit)
+    toolkit = catalog(integration.project).get(integration.toolkit)
     values = variables(toolkit, integration) if toolkit else {}
     home = dict(values)
     for name, variable in toolkit.variables.items() if toolkit else ():

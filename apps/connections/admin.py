@@ -31,7 +31,7 @@ from apps.workspaces.admin_base import (
 from apps.workspaces.audit import actor_of, record
 from apps.workspaces.models import Project
 
-from . import access, admin_catalog, refresh, services
+from . import access, admin_catalog, flows, integrations, refresh, services
 from .admin_forms import IntegrationForm, TestConnectForm, has_secret
 from .links import Link, make_link
 from .models import Connection, Integration
@@ -128,7 +128,7 @@ class IntegrationAdmin(ScopedAdmin):
         if wanted is None:
             return redirect("admin:connections_integration_toolkit", toolkit.slug)
         project = own_project(request, wanted, self.add_roles)
-        existing = Integration.objects.filter(project=project, toolkit=toolkit.slug).first()
+        existing = Integration.objects.primary().filter(project=project, toolkit=toolkit.slug).first()
         if existing is not None:
             return redirect(self.change_url(existing.pk))
         return self._form(request, project, toolkit, None)
@@ -137,7 +137,7 @@ class IntegrationAdmin(ScopedAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         integration: Integration = self.own_object(request, object_id)
-        toolkit = catalog().get(integration.toolkit)
+        toolkit = catalog(integration.project).get(integration.toolkit)
         if toolkit is None:
             messages.error(request, f"The catalog no longer has the toolkit {integration.toolkit}.")
             return redirect(self.changelist_url())
@@ -152,7 +152,7 @@ class IntegrationAdmin(ScopedAdmin):
         form = IntegrationForm(toolkit, integration, request.POST or None)
         if request.method == "POST" and form.is_valid():
             try:
-                saved = services.configure(project, toolkit.slug, actor_of(request), **form.values())
+                saved = integrations.configure(project, toolkit.slug, actor_of(request), **form.values())
             except Failure as failure:
                 form.refuse(failure)
             else:
@@ -176,9 +176,9 @@ class IntegrationAdmin(ScopedAdmin):
             "card": admin_catalog.card(toolkit),
             "integration": integration,
             "client": client_words(integration) if integration else "",
-            "callback_url": services.project_callback_url(project) if toolkit.needs_client else "",
+            "callback_url": flows.project_callback_url(project) if toolkit.needs_client else "",
             "uses_oauth": toolkit.auth[0].type in {"oauth2", "oauth1"},
-            "connectable": any(scheme.type in {"oauth2", *services.FORM_SCHEMES} for scheme in toolkit.auth),
+            "connectable": any(scheme.type in {"oauth2", *flows.FORM_SCHEMES} for scheme in toolkit.auth),
             "ready": integration is not None and integration.enabled and is_ready(toolkit, integration),
             "test_form": TestConnectForm(),
             "may_revoke": integration is not None and self.has_disconnect_permission(request, integration),
@@ -202,17 +202,17 @@ class IntegrationAdmin(ScopedAdmin):
 
     @row_action("Switch off", icon="power_settings_new")
     def disable(self, request: HttpRequest, obj: Integration) -> None:
-        services.disable(obj.project, obj.toolkit, actor_of(request))
+        integrations.disable(obj.project, obj.toolkit, actor_of(request))
         messages.success(request, f"{obj} is off. Connected accounts keep working.")
 
     @row_action("Switch on", icon="power_settings_new")
     def enable(self, request: HttpRequest, obj: Integration) -> None:
-        services.configure(obj.project, obj.toolkit, actor_of(request))
+        integrations.configure(obj.project, obj.toolkit, actor_of(request))
         messages.success(request, f"{obj} is on.")
 
     @row_action("Switch off and disconnect all", permission="disconnect", icon="link_off", danger=True)
     def disable_and_revoke(self, request: HttpRequest, obj: Integration) -> None:
-        services.disable(obj.project, obj.toolkit, actor_of(request), revoke=True)
+        integrations.disable(obj.project, obj.toolkit, actor_of(request), revoke=True)
         messages.success(request, f"{obj} is off and every account is disconnected.")
 
     def connected_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -229,7 +229,7 @@ class IntegrationAdmin(ScopedAdmin):
             "account": masked(connection.account_label) if connection else "",
             "missing": sorted(set(integration.scopes) - set(connection.scopes)) if connection else [],
             "reason": reason,
-            "callback_url": services.project_callback_url(integration.project),
+            "callback_url": flows.project_callback_url(integration.project),
         }
         return self.page(request, "connected", f"{integration} · test", **context)
 
@@ -244,12 +244,12 @@ FLOW_REASONS = {
 
 def is_ready(toolkit: Toolkit, integration: Integration) -> bool:
     """Whether an account can be connected: there is an OAuth client where one is needed."""
-    return toolkit.auth[0].type in services.FORM_SCHEMES or access.oauth_client(integration) is not None
+    return toolkit.auth[0].type in flows.FORM_SCHEMES or access.oauth_client(integration) is not None
 
 
 def client_words(integration: Integration) -> str:
     """In a word whose OAuth client is used."""
-    toolkit = catalog().get(integration.toolkit)
+    toolkit = catalog(integration.project).get(integration.toolkit)
     if toolkit is None or not toolkit.needs_client:
         return "not needed"
     if integration.client_id:

@@ -100,7 +100,7 @@ def toolkit_or_404(slug: str) -> Toolkit:
 def detail_context(request: HttpRequest, toolkit: Toolkit) -> dict[str, Any]:
     integrations = {
         row.project_id: row
-        for row in Integration.objects.filter(toolkit=toolkit.slug, project__in=projects_of(request))
+        for row in Integration.objects.primary().filter(toolkit=toolkit.slug, project__in=projects_of(request))
     }
     places = [
         (project, integrations.get(project.pk), may(request, EDITORS, project.workspace_id))

@@ -140,7 +140,7 @@ class IntegrationForm(forms.Form):
         return [self[name] for name in Integration.URL_SETTINGS if name in self.fields]
 
     def values(self) -> dict[str, Any]:
-        """The arguments of `services.configure`."""
+        """The arguments of `integrations.configure`."""
         data = self.cleaned_data
         found: dict[str, Any] = {"display_name": data["display_name"], "overrides": self._overrides()}
         if "client_id" in self.fields:

@@ -2,9 +2,9 @@
 
 from celery import shared_task
 
-from . import services
+from . import flows
 
 
 @shared_task(name="connections.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
-    return services.forget_expired()
+    return flows.forget_expired()

@@ -20,13 +20,13 @@ from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import Actor
 from apps.workspaces.models import Project
 
-from . import access, forms, services
+from . import access, flows, forms, integrations
+from .flows import FORM_SCHEMES, FlowError
 from .links import BadLink, Link, read_link
 from .models import ConnectSession, Integration
-from .services import FORM_SCHEMES, FlowError
 
 COOKIE = "jf_connect"
-COOKIE_AGE = int(services.SESSION_LIFETIME.total_seconds())
+COOKIE_AGE = int(flows.SESSION_LIFETIME.total_seconds())
 REASONS = {
     "access_denied": "You did not allow access, so nothing was connected. You can go back and start again.",
     "connection_failed": "The service did not accept the connection. Please try again.",
@@ -43,15 +43,15 @@ def callback(request: HttpRequest, app_id: str | None = None) -> HttpResponse:
     """The provider's answer: always a redirect, to the integrator's page or to our own result page."""
     state, cookie = request.GET.get("state", ""), request.COOKIES.get(COOKIE, "")
     try:
-        session = services.take_session(state, cookie, app_id)
+        session = flows.take_session(state, cookie, app_id)
         if "error" in request.GET or "denied" in request.GET or not request.GET.get("code"):
             denied = request.GET.get("error") in {"access_denied", "user_denied", "user_cancelled_login"}
             code = "access_denied" if denied else "connection_failed"
-            services.end_session(session, code)
+            flows.end_session(session, code)
             raise FlowError(code, session)
         user = session.end_user.external_id if session.end_user else ""
         actor = Actor(f"end-user:{user}", client_ip(request))
-        connection = services.finish_oauth(session, request.GET["code"], request.GET.get("iss", ""), actor)
+        connection = flows.finish_oauth(session, request.GET["code"], request.GET.get("iss", ""), actor)
     except FlowError as error:
         return _leave(error.session, status="error", message=error.code)
     return _leave(session, status="connected", toolkit=connection.toolkit, connectionId=connection.pk)
@@ -59,7 +59,7 @@ def callback(request: HttpRequest, app_id: str | None = None) -> HttpResponse:
 
 def _leave(session: ConnectSession | None, **result: str) -> HttpResponse:
     if session is not None and session.redirect_url:
-        return _redirect(services.result_url(session, **result))
+        return _redirect(flows.result_url(session, **result))
     if session is not None:
         result |= {"project": session.project.pk}
     return _redirect(f"/connect/result?{urlencode(result)}")
@@ -81,7 +81,7 @@ def result(request: HttpRequest) -> HttpResponse:
     """How it ended, for flows without a page of the integrator to return to. Says only what the URL's known words say."""
     project = Project.objects.filter(pk=request.GET.get("project", "")[:40].replace("\x00", "")).first()
     if request.GET.get("status") == "connected":
-        toolkit = catalog().get(request.GET.get("toolkit", ""))
+        toolkit = catalog(project).get(request.GET.get("toolkit", ""))
         context = {"project": project, "toolkit": toolkit, "connected": True}
         return render(request, "connect/result.html", context)
     reason = REASONS.get(request.GET.get("message", ""), REASONS["connection_failed"])
@@ -103,7 +103,7 @@ def _page_of_link(request: HttpRequest, token: str) -> HttpResponse:
     except BadLink:
         return _refuse(request, "bad_link")
     project = Project.objects.select_related("workspace__plan").filter(pk=link.project_id).first()
-    toolkit = catalog().get(link.toolkit)
+    toolkit = catalog(project).get(link.toolkit)
     if project is None or toolkit is None:
         return _refuse(request, "bad_link")
     context: dict[str, Any] = {"project": project, "toolkit": toolkit}
@@ -126,9 +126,9 @@ def _refuse(request: HttpRequest, reason: str) -> HttpResponse:
 
 def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
     project, toolkit = context["project"], context["toolkit"]
-    integration = services.enabled_integration(project, toolkit.slug)
+    integration = integrations.enabled_integration(project, toolkit.slug)
     wanted = request.POST.get("scheme") or request.GET.get("scheme") or None
-    scheme = services.choose_scheme(toolkit, integration, wanted)
+    scheme = flows.choose_scheme(toolkit, integration, wanted)
     form = None
     if scheme.type in FORM_SCHEMES:
         form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
@@ -138,13 +138,13 @@ def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpRes
     if form is not None and not form.is_valid():
         return render(request, "connect/start.html", context, status=400)
     cookie = request.COOKIES.get(COOKIE) or secrets.token_urlsafe(32)
-    started = services.start_connect(
+    started = flows.start_connect(
         project,
         link.user_id,
         toolkit.slug,
         redirect_url=link.redirect_url,
         scheme_type=scheme.type,
-        binding=services.digest(cookie),
+        binding=flows.digest(cookie),
     )
     if form is not None:
         started.session.integration.project = project
@@ -176,7 +176,7 @@ def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) 
         raise FlowError("invalid_state")
     session.integration.project = session.project
     toolkit = context["toolkit"]
-    scheme = services.choose_scheme(toolkit, session.integration, session.auth_type)
+    scheme = flows.choose_scheme(toolkit, session.integration, session.auth_type)
     form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
     context |= {"scheme": scheme, "form": form}
     if request.method == "GET":
@@ -192,7 +192,7 @@ def _finish_form(
     user = session.end_user.external_id if session.end_user else ""
     actor = Actor(f"end-user:{user}", client_ip(request))
     try:
-        connection = services.finish_form(
+        connection = flows.finish_form(
             session, context["toolkit"], context["scheme"], form.credentials(), form.variables(), actor
         )
     except errors.InvalidInput as error:

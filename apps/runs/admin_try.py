@@ -50,12 +50,12 @@ def choose(request: HttpRequest) -> Choice:
     if not wanted:
         return choice
     choice.project = own_project(request, wanted, EDITORS)
-    slugs = Integration.objects.enabled().filter(project=choice.project).values_list("toolkit", flat=True)
+    slugs = Integration.objects.primary().enabled().filter(project=choice.project).values_list("toolkit", flat=True)
     choice.toolkits = sorted(((slug, name_of(slug)) for slug in slugs), key=lambda pair: pair[1])
     slug = request.GET.get("toolkit") or (choice.toolkits[0][0] if len(choice.toolkits) == 1 else "")
     if slug not in dict(choice.toolkits):
         return choice
-    choice.toolkit = catalog().get(slug)
+    choice.toolkit = catalog(choice.project).get(slug)
     if choice.toolkit is None:
         raise Http404
     choice.tool = choice.toolkit.tools_by_slug.get(request.GET.get("tool", ""))

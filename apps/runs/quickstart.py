@@ -12,8 +12,8 @@ from allauth.account.models import EmailAddress
 from django.db import transaction
 
 from apps.connections import sandbox
+from apps.connections.integrations import configure
 from apps.connections.models import Integration
-from apps.connections.services import configure
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import SCOPES, ApiKey, Project, User, Workspace
 from apps.workspaces.services import change_settings, create_project, create_workspace, end_user, issue_key, revoke_key

@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.connections import access
 from apps.connections.models import Connection, Integration
 from apps.connections.refresh import fresh_credentials, is_refreshable
-from apps.connections.services import failed_by_rule, send
+from apps.connections.upstream import failed_by_rule, send
 from apps.lib import errors, http
 from apps.lib.api import MAX_DEPTH, is_deeper_than, request_id
 from apps.lib.db import Prepared

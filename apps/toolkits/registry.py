@@ -1,7 +1,7 @@
-"""The catalog in memory: every toolkit of the shipped folder and of ``JACKFIELD_TOOLKITS_DIR``.
+"""The catalog in memory: every toolkit of the shipped folder and of ``JACKFIELD_TOOLKITS_DIR``, and a project's own.
 
-Loaded once a process, at first use. Each file stands alone; a file of a further folder replaces a shipped one of the same
-slug.
+Loaded once a process, at first use; a project's own toolkits once for each version that the project's row tells. Each file
+stands alone; a file of a further folder replaces a shipped one of the same slug.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import yaml
 from django.conf import settings
 from pydantic import ValidationError
 
+from apps.workspaces.models import Project
+
+from .models import OwnToolkit
 from .spec import Tool, Toolkit
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
@@ -121,8 +124,28 @@ class Catalog:
         return [row[-1] for row in sorted(ranked, key=lambda row: row[:-1])]
 
 
-def catalog() -> Catalog:
-    """The catalog of this process. A faulty file is left out; ``manage.py check`` says what is wrong with it."""
+def catalog(project: Project | None = None) -> Catalog:
+    """The catalog of this process, with the toolkits of the project's own where it has any.
+
+    A faulty file is left out; ``manage.py check`` says what is wrong with it.
+    """
+    if project is None or not project.toolkits_version:
+        return _shipped()
+    return _of_project(project.pk, project.toolkits_version)
+
+
+@lru_cache(maxsize=64)
+def _of_project(project_id: str, version: int) -> Catalog:
+    """What the files say goes before: a row cannot take the place of a file that came with an update."""
+    own: dict[str, Toolkit] = {}
+    for row in OwnToolkit.objects.filter(project=project_id):
+        toolkit, _ = parse(row.document)
+        if toolkit is not None:
+            own[toolkit.slug] = toolkit
+    return Catalog(dict(sorted((own | _shipped().toolkits).items())))
+
+
+def _shipped() -> Catalog:
     if _load.cache_info().currsize:
         return _load()
     with _loading:  # else every thread of a young process would load it
@@ -141,3 +164,4 @@ def _load() -> Catalog:
 
 def reload() -> None:
     _load.cache_clear()
+    _of_project.cache_clear()

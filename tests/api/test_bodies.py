@@ -243,12 +243,12 @@ def test_every_answer_has_a_request_id_faults_too(cast: Cast) -> None:
 # -- faults of ours --------------------------------------------------------------------------------------------------
 def test_a_fault_of_ours_is_json_without_its_text(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     enable(cast.project, "github")
-    from apps.connections import services
+    from apps.connections import flows
 
     def broken(*args: Any, **options: Any) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(services, "start_connect", broken)
+    monkeypatch.setattr(flows, "start_connect", broken)
     answer = cast.api.post("integrations/connect", {"toolkit": "github", "userId": "u"})
     error = fails(answer, 500, "INTERNAL_ERROR")
     assert "hunter2" not in json.dumps(error)

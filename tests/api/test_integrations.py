@@ -10,8 +10,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from apps.connections.flows import digest
 from apps.connections.models import Connection, ConnectSession, Integration
-from apps.connections.services import digest
 from apps.lib import errors
 from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import SYSTEM

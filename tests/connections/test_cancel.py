@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.test import Client
 
-from apps.connections import services
+from apps.connections import flows, upstream
 from apps.connections.links import Link, make_link
 from apps.connections.models import Connection
 from apps.workspaces.audit import SYSTEM
@@ -25,8 +25,8 @@ def test_a_pending_connection_is_cancelled(cast: Cast) -> None:
     assert cast.api.get(path).json()["status"] == "inactive"
     assert cast.api.delete(path).status_code == 404
     state = parse_qs(urlsplit(begun["authUrl"]).query)["state"][0]
-    with pytest.raises(services.FlowError, match="invalid_state"):
-        services.take_session(state, "", cast.project.pk)
+    with pytest.raises(flows.FlowError, match="invalid_state"):
+        flows.take_session(state, "", cast.project.pk)
 
 
 def test_a_key_sees_the_connections_of_the_user_it_names(cast: Cast) -> None:
@@ -40,9 +40,9 @@ def test_a_key_sees_the_connections_of_the_user_it_names(cast: Cast) -> None:
 def test_a_second_account_is_added_even_where_it_is_the_same(cast: Cast) -> None:
     first = connect(enable(cast.project, "github"), "u1")
     Connection.objects.filter(pk=first.pk).update(account_id="7")
-    started = services.start_connect(cast.project, "u1", "github", allow_multiple=True)
-    stored = services.store_connection(
-        started.session, {"access_token": "x"}, account=services.Account("7", "seven"), scopes=[], expires_at=None,
+    started = flows.start_connect(cast.project, "u1", "github", allow_multiple=True)
+    stored = flows.store_connection(
+        started.session, {"access_token": "x"}, account=upstream.Account("7", "seven"), scopes=[], expires_at=None,
         own_variables={}, actor=SYSTEM,
     )  # fmt: skip
     assert stored.pk == started.connection_id != first.pk

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from apps.connections import oauth, services
+from apps.connections import flows, oauth, services, upstream
 from apps.connections.models import Connection
 from apps.connections.oauth import TokenError
 from apps.connections.refresh import fresh_credentials
@@ -26,7 +26,7 @@ def test_a_user_purged_while_connecting_gets_no_connection(
 ) -> None:
     settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.1"
     enable(cast.project, "github", upstream.url, overrides={"token_url": f"{upstream.url}/token/ok"})
-    started = services.start_connect(cast.project, "u1", "github")
+    started = flows.start_connect(cast.project, "u1", "github")
     state = parse_qs(urlsplit(started.url).query)["state"][0]
     exchange = oauth.exchange
 
@@ -56,7 +56,7 @@ def test_an_account_whose_key_is_lost_can_be_disconnected(cast: Cast) -> None:
 
 def test_a_name_with_half_a_character_is_stored(cast: Cast) -> None:
     answer = Answer(200, [], b'{"id": 7, "login": "a\\ud83d\\u0000b"}', "")
-    account = services._account(catalog().toolkits["github"], answer)
+    account = upstream._account(catalog().toolkits["github"], answer)
     connection = connect(enable(cast.project, "github"))
     connection.account_label = account.label
     connection.save()

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from apps.connections import services
+from apps.connections import flows, integrations
 from apps.connections.models import Connection
 from apps.workspaces.audit import SYSTEM
 from tests.cast import Cast, connect, enable
@@ -15,13 +15,13 @@ from tests.peers.upstream import Upstream
 
 def test_a_flow_already_begun_ends_without_a_connection(cast: Cast, upstream: Upstream) -> None:
     enable(cast.project, "github", overrides={"token_url": f"{upstream.url}/token/ok"})
-    started = services.start_connect(cast.project, "u1", "github")
+    started = flows.start_connect(cast.project, "u1", "github")
     state = parse_qs(urlsplit(started.url).query)["state"][0]
-    services.disable(cast.project, "github", SYSTEM)
+    integrations.disable(cast.project, "github", SYSTEM)
     upstream.reset()
-    session = services.take_session(state, "", cast.project.pk)
-    with pytest.raises(services.FlowError) as caught:
-        services.finish_oauth(session, "code", "", SYSTEM)
+    session = flows.take_session(state, "", cast.project.pk)
+    with pytest.raises(flows.FlowError) as caught:
+        flows.finish_oauth(session, "code", "", SYSTEM)
     assert caught.value.code == "connection_failed"
     assert not Connection.objects.exists()
     assert upstream.count("/token/ok") == 0
@@ -29,7 +29,7 @@ def test_a_flow_already_begun_ends_without_a_connection(cast: Cast, upstream: Up
 
 def test_an_existing_connection_is_still_found(cast: Cast) -> None:
     connection = connect(enable(cast.project, "github"))
-    services.disable(cast.project, "github", SYSTEM)
+    integrations.disable(cast.project, "github", SYSTEM)
     rows = cast.api.get("integrations/connections").json()["connections"]
     assert [row["id"] for row in rows] == [connection.pk]
     refused = cast.api.post("integrations/connect", {"toolkit": "github", "userId": "u1"})

@@ -14,9 +14,10 @@ import pytest
 from django.db import close_old_connections, connection, connections
 from django.utils import timezone
 
-from apps.connections import services as connection_services
+from apps.connections import flows
+from apps.connections.flows import FlowError, store_connection
 from apps.connections.models import Connection, ConnectSession
-from apps.connections.services import Account, FlowError, store_connection
+from apps.connections.upstream import Account
 from apps.lib.errors import Failure, QuotaExceeded, RateLimited
 from apps.workspaces import quota
 from apps.workspaces.audit import SYSTEM, Actor
@@ -249,7 +250,7 @@ def test_flows_begun_below_the_limit_do_not_end_above_it(shop: Shop) -> None:
         finish(second)
     assert Connection.objects.count() == 2
     with pytest.raises(QuotaExceeded):
-        connection_services.check_connection_limit(first.project)
+        flows.check_connection_limit(first.project)
 
 
 def test_keys_are_counted_while_they_work(cast: Cast) -> None:

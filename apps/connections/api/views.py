@@ -16,7 +16,7 @@ from apps.workspaces.api.base import ProjectView, named_by_header
 from apps.workspaces.idempotency import idempotent
 from apps.workspaces.models import EndUser
 
-from .. import services
+from .. import flows, integrations, services
 from ..models import Connection, ConnectSession, Integration
 from . import schema
 from . import serializers as s
@@ -32,7 +32,7 @@ class AvailableView(ProjectView):
 
     def get(self, request: Any, app_id: str) -> HttpResponse:
         text = request.GET.get("search", "").strip()
-        found = catalog().search(text) if text else catalog().curated()
+        found = catalog(self.project).search(text) if text else catalog().curated()
         rows, cursor = offset_page(found, request._request, SEARCH_PAGE)
         return json_answer({"integrations": [s.available_row(toolkit) for toolkit in rows], "nextCursor": cursor})
 
@@ -44,7 +44,7 @@ class ConfigView(ProjectView):
     scopes = {"GET": ("admin",)}
 
     def get(self, request: Any, app_id: str) -> HttpResponse:
-        rows = Integration.objects.filter(project=self.project).enabled()
+        rows = Integration.objects.filter(project=self.project).primary().enabled()
         if self.caller.toolkits:
             rows = rows.filter(toolkit__in=self.caller.toolkits)
         found, cursor = page(rows, request._request, newest_first=False)
@@ -62,7 +62,7 @@ class ConfigureView(ProjectView):
         body = self.body(s.ConfigureBody)
         self.caller.require_toolkit(body["toolkit"])
         client = body.get("oauthCredentials", {})
-        integration = services.configure(
+        integration = integrations.configure(
             self.project,
             body["toolkit"],
             self.caller.actor,
@@ -86,7 +86,7 @@ class ConfiguredView(ProjectView):
         if revoke not in {"", "revoke"}:
             raise InvalidInput({"connections": ["Must be revoke, or absent."]})
         self.caller.require_toolkit(toolkit)
-        services.disable(self.project, toolkit, self.caller.actor, revoke=bool(revoke))
+        integrations.disable(self.project, toolkit, self.caller.actor, revoke=bool(revoke))
         return no_content()
 
 
@@ -103,7 +103,7 @@ class ConnectView(ProjectView):
             data = {name: value for name, value in data.items() if name != "userId"}
         body = s.checked_body(s.ConnectBody, data, self.caller, request)
         self.caller.require_toolkit(body["toolkit"])
-        started = services.start_connect(
+        started = flows.start_connect(
             self.project,
             body["userId"],
             body["toolkit"],
@@ -188,7 +188,7 @@ class ConnectionView(ProjectView):
         connection = visible(self).select_related("end_user", "integration", "project").filter(pk=connection_id).first()
         if connection is not None:
             services.disconnect(connection, self.caller.actor)
-        elif not services.cancel_flows(self._sessions(connection_id)):
+        elif not flows.cancel_flows(self._sessions(connection_id)):
             raise errors.NotFound
         return no_content()
 

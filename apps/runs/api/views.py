@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpResponse
 
 from apps.connections.api.serializers import checked_body
+from apps.connections.integrations import find_toolkit
 from apps.connections.models import Integration
-from apps.connections.services import find_toolkit
 from apps.lib import errors
 from apps.lib.api import json_answer, offset_page, page, read_time
 from apps.lib.errors import InvalidInput
@@ -47,9 +47,9 @@ class ToolsView(ProjectView):
     def _toolkits(self, request: Any) -> list[Toolkit]:
         slug = request.GET.get("toolkit", "")
         if slug:
-            return [find_toolkit(slug)]
-        enabled = Integration.objects.filter(project=self.project).enabled().values_list("toolkit", flat=True)
-        found = (catalog().get(slug) for slug in sorted(enabled) if self.caller.may_use(slug))
+            return [find_toolkit(slug, self.project)]
+        enabled = Integration.objects.filter(project=self.project).primary().enabled().values_list("toolkit", flat=True)
+        found = (catalog(self.project).get(slug) for slug in sorted(enabled) if self.caller.may_use(slug))
         return [toolkit for toolkit in found if toolkit is not None]
 
 
