@@ -25,6 +25,7 @@ place. What failed outside is mapped once, in `apps.lib.http`.
     ├── Conflict
     ├── QuotaExceeded               the plan's calls a day, or its connections
     ├── RateLimited                 our calls a minute
+    │   └── ProviderLimited         the provider's own limit: not asked, it would refuse
     ├── ExecutionFailed
     │   ├── UnknownTool
     │   ├── ProviderRefused         the provider answered with an error
@@ -32,7 +33,8 @@ place. What failed outside is mapped once, in `apps.lib.http`.
     │       ├── TimedOut
     │       ├── AnswerTooLarge
     │       ├── AddressRefused      a private address
-    │       └── RefreshUnavailable  the token could not be refreshed for now
+    │       ├── RefreshUnavailable  the token could not be refreshed for now
+    │       └── CircuitOpen         its host has not answered for a while: not asked
     └── Internal
 """
 
@@ -227,6 +229,12 @@ class RateLimited(Failure):
     remediation = "Wait for the seconds that Retry-After names."
 
 
+class ProviderLimited(RateLimited):
+    """The provider's own limit of this account is (nearly) used up: it is not asked before its window starts anew."""
+
+    message = "The provider's own limit for this account is used up for now."
+
+
 class ExecutionFailed(Failure):
     """The tool was not carried out."""
 
@@ -282,6 +290,13 @@ class RefreshUnavailable(Unreachable):
 
     message = "The access token could not be refreshed for now."
     remediation = "Try again later; the connection is kept."
+
+
+class CircuitOpen(Unreachable):
+    """The provider's host has failed again and again: it is not asked until it has had time to recover."""
+
+    message = "The provider has not been reachable for a while, so it was not asked."
+    remediation = "Try again after the seconds that Retry-After names."
 
 
 class Internal(Failure):

@@ -146,3 +146,14 @@ def used_today(workspace_id: object) -> int:
     if _counts_in_cache():
         return int(cache.get(f"jf:quota:{window}") or 0)
     return UsageCounter.objects.filter(pk=window).values_list("used", flat=True).first() or 0
+
+
+class Slot:
+    """One call under way."""
+
+    def release(self) -> None:
+        """Gives the slot back."""
+
+
+def take_slot(caller: Caller) -> Slot:
+    return Slot()

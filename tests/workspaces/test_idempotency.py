@@ -140,13 +140,13 @@ def test_what_the_provider_answered_is_kept(shop: Shop, kind: str, status: int) 
 
 
 def test_a_fault_of_ours_is_not_kept(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from apps.runs import services
+    from apps.workspaces import quota
 
     def broken(*args: Any, **options: Any) -> None:
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(services, "take_call", broken)
+        patched.setattr(quota, "take_call", broken)
         fails(send(shop), 500, "INTERNAL_ERROR")
     assert send(shop).status_code == 200
 
