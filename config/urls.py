@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from apps.lib import openapi
+from apps.lib import openapi, paths  # noqa: F401 - paths registers what routes name
 from apps.lib.pages import error_page
 from apps.workspaces import accounts, health
 
@@ -15,9 +15,9 @@ from apps.workspaces import accounts, health
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [
-    path("v1/<str:app_id>/", include("apps.runs.api.urls")),  # first, for execute is called most
-    path("v1/<str:app_id>/", include("apps.connections.api.urls")),
-    path("v1/<str:app_id>/", include("apps.workspaces.api.urls")),
+    path("v1/<project:app_id>/", include("apps.runs.api.urls")),  # first, for execute is called most
+    path("v1/<project:app_id>/", include("apps.connections.api.urls")),
+    path("v1/<project:app_id>/", include("apps.workspaces.api.urls")),
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),

@@ -197,7 +197,7 @@ def check_connection_limit(project: Project) -> None:
     if transaction.get_connection().in_atomic_block:
         Workspace.objects.select_for_update().get(pk=project.workspace_id)
     if Connection.objects.filter(project__workspace=project.workspace_id).count() >= limit:
-        raise errors.QuotaExceeded(
+        raise errors.PlanLimitReached(
             f"The plan's limit of {limit} connections is reached.",
             remediation="Disconnect accounts that are no longer used, or ask for a larger plan.",
         )

@@ -246,4 +246,5 @@ def expired(connection: Connection) -> ConnectionExpired:
     return ConnectionExpired(
         remediation=f"Send the user to {link} to connect the account again.",
         details={"connectionId": connection.pk, "reconnectUrl": link},
+        action_url=link,
     )

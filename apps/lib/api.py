@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -44,6 +44,7 @@ MAX_DEPTH = 100  # levels of a JSON body; what walks through it later would run 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="")
+request_path_var: ContextVar[str] = ContextVar("request_path", default="")
 
 
 def request_id() -> str:
@@ -60,12 +61,14 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         token = request_id_var.set(given if REQUEST_ID.fullmatch(given) else f"req_{random_id(20)}")
+        path = request_path_var.set(request.path)
         try:
             response = self.get_response(request)
             response["X-Request-Id"] = request_id_var.get()
             return response
         finally:
             request_id_var.reset(token)
+            request_path_var.reset(path)
 
 
 class Envelope:
@@ -87,7 +90,7 @@ class Envelope:
 
     def render(self, failure: Failure) -> HttpResponse:
         response = json_answer(self.body(failure), self.status(failure))
-        if failure.retry_after is not None or failure.status == 429:
+        if failure.retry_after is not None or response.status_code == 429:
             response["Retry-After"] = str(max(1, failure.retry_after or 1))
         if isinstance(failure, errors.Unauthenticated):
             response["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 15.5.2
@@ -407,8 +410,3 @@ def client_ip(request: HttpRequest) -> str:
     if hops and len(forwarded) >= hops:
         return str(forwarded[-hops][:64])
     return str(request.META.get("REMOTE_ADDR", ""))[:64]
-
-
-def envelope_for(path: str, envelopes: Iterable[tuple[str, Envelope]]) -> Envelope | None:
-    """The envelope of the surface that a path belongs to; None outside the API."""
-    return next((envelope for prefix, envelope in envelopes if path.startswith(prefix)), None)

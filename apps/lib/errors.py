@@ -23,7 +23,8 @@ place. What failed outside is mapped once, in `apps.lib.http`.
     ├── NotPermitted
     ├── NotFound
     ├── Conflict
-    ├── QuotaExceeded               the plan's calls a day, or its connections
+    ├── QuotaExceeded               the plan's calls a day
+    │   └── PlanLimitReached        the plan's connections, or its keys
     ├── RateLimited                 our calls a minute
     │   └── ProviderLimited         the provider's own limit: not asked, it would refuse
     ├── ExecutionFailed
@@ -46,7 +47,8 @@ from typing import Any, ClassVar
 class Failure(Exception):
     """A call that cannot be answered as asked.
 
-    ``details`` is JSON for the caller; ``retry_after`` (seconds) becomes the Retry-After header.
+    ``details`` is JSON for the caller; ``retry_after`` (seconds) becomes the Retry-After header; ``action_url`` is the page
+    on which a person can mend it.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
@@ -61,11 +63,13 @@ class Failure(Exception):
         remediation: str = "",
         details: Any = None,
         retry_after: int | None = None,
+        action_url: str = "",
     ) -> None:
         self.text = message or self.message
         self.advice = remediation or self.remediation
         self.details = details
         self.retry_after = retry_after
+        self.action_url = action_url
         super().__init__(self.text)
 
 
@@ -212,12 +216,18 @@ class Conflict(Failure):
 
 
 class QuotaExceeded(Failure):
-    """The plan's calls a day, or its connections, are used up."""
+    """The plan's calls a day are used up."""
 
     code = "INTEGRATIONS_QUOTA_EXCEEDED"
     status = 429
     message = "The plan's limit is reached."
     remediation = "Wait until the limit starts anew, or ask for a larger plan."
+
+
+class PlanLimitReached(QuotaExceeded):
+    """The plan permits no further connection, or no further key."""
+
+    remediation = "Remove what is no longer used, or ask for a larger plan."
 
 
 class RateLimited(Failure):

@@ -15,12 +15,14 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 
 from . import errors
-from .api import INTEGRATIONS, Envelope, as_failure, envelope_for
+from .api import INTEGRATIONS, Envelope, as_failure
+from .envelopes import RAW, SHORTCUT
 
-ENVELOPES: tuple[tuple[str, Envelope], ...] = (
-    ("/v1/", INTEGRATIONS),
-    ("/api/", INTEGRATIONS),
-    ("/sandbox/", INTEGRATIONS),
+# The first whose pattern the path begins with. A project's id has an underscore, which a toolkit's slug never has.
+ENVELOPES: tuple[tuple[re.Pattern[str], Envelope], ...] = (
+    (re.compile(r"/v1/(skills|connect)/|/v1/(?!integrations/)[a-z0-9-]+/[^/]+/$|/api-keys/"), SHORTCUT),
+    (re.compile(r"/api/integrations/"), RAW),
+    (re.compile(r"/v1/|/api/|/sandbox/"), INTEGRATIONS),
 )
 # Probes come by address, whatever hosts the installation answers to.
 PROBES = frozenset({"/healthz", "/readyz"})
@@ -37,12 +39,17 @@ class ApiMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info in PROBES:
             return resolve(request.path_info).func(request)  # type: ignore[no-any-return]
-        envelope = envelope_for(f"{request.path_info}/", ENVELOPES)
+        envelope = envelope_for(request.path_info)
         if envelope is None:
             return self.get_response(request) if "\x00" not in request.path_info else HttpResponseNotFound()
         if request.method in {"GET", "HEAD"} and PAGE.fullmatch(request.path_info):
             return self.get_response(request)
         return answer(request, envelope)
+
+
+def envelope_for(path: str) -> Envelope | None:
+    """The envelope of the surface that a path belongs to; None outside the API."""
+    return next((envelope for begin, envelope in ENVELOPES if begin.match(f"{path.rstrip('/')}/")), None)
 
 
 def answer(request: HttpRequest, envelope: Envelope) -> HttpResponseBase:

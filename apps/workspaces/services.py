@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from apps.lib.egress import is_named
-from apps.lib.errors import Conflict, InvalidInput, QuotaExceeded
+from apps.lib.errors import Conflict, InvalidInput, PlanLimitReached
 
 from .audit import Actor, record
 from .models import SCOPES, ApiKey, EndUser, JwtIssuer, Membership, Plan, Project, Role, User, Workspace
@@ -163,7 +163,7 @@ def check_key_limit(workspace: Workspace) -> None:
         return
     Workspace.objects.select_for_update().get(pk=workspace.pk)  # one asks at a time
     if workspace.api_keys.usable().count() >= limit:
-        raise QuotaExceeded(f"The plan's limit of {limit} API keys is reached.",
+        raise PlanLimitReached(f"The plan's limit of {limit} API keys is reached.",
                             remediation="Revoke a key that is no longer used, or ask for a larger plan.")  # fmt: skip
 
 

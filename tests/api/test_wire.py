@@ -136,7 +136,7 @@ def test_five_megabytes_are_413_and_the_connection_stays_or_ends_cleanly(wired: 
 @pytest.mark.parametrize("headers", [{"Authorization": "Bearer wrong"}, {"Authorization": ""}])
 def test_a_large_body_of_somebody_unknown_is_401_not_a_reset(wired: Product, headers: dict[str, str]) -> None:
     large = b"x" * (5 * 1024 * 1024)
-    answer = requests.post(f"{wired.url}/v1/x/integrations/execute", data=large, headers=headers, timeout=20)
+    answer = requests.post(f"{wired.url}/v1/proj_x/integrations/execute", data=large, headers=headers, timeout=20)
     assert (answer.status_code, answer.json()["error"]["code"].startswith("AUTH_")) == (401, True)
 
 

@@ -1,0 +1,25 @@
+"""What stands in a path, told apart by its form: a project's id has an underscore, a toolkit's slug none."""
+
+from __future__ import annotations
+
+from django.urls import register_converter
+from django.urls.converters import StringConverter
+
+
+class ProjectId(StringConverter):
+    regex = "[^/_]*_[^/]*"
+
+
+class Slug(StringConverter):
+    """A toolkit's; the words that are reserved (`apps.toolkits.spec.RESERVED_SLUGS`) have routes of their own before."""
+
+    regex = "[a-z0-9-]+"
+
+
+class ToolSlug(StringConverter):
+    regex = "[a-z][a-z0-9_]*"
+
+
+register_converter(ProjectId, "project")
+register_converter(Slug, "toolkit")
+register_converter(ToolSlug, "tool")
