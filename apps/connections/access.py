@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
 from django.conf import settings
 
 from apps.lib.egress import is_named
+from apps.lib.pointer import resolve
 from apps.lib.redact import secret_values
 from apps.toolkits.registry import catalog
 from apps.toolkits.request import BadParameters, Request, fill
-from apps.toolkits.spec import ApiKey, Auth, Basic, Bearer, ClientCredentials, Custom, OAuth2, Placement, Toolkit
+from apps.toolkits.spec import (
+    ApiKey,
+    Auth,
+    Basic,
+    Bearer,
+    ClientCredentials,
+    CredentialField,
+    Custom,
+    OAuth1,
+    OAuth2,
+    Placement,
+    Tool,
+    Toolkit,
+)
 
-from . import custom, sandbox
+from . import custom, oauth1, sandbox
 from .models import Connection, Integration
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OAuthClient:
-    """An OAuth client; ``own`` where it is the project's, not the platform's."""
+    """An OAuth client; ``own`` where it is the project's, not the platform's.
+
+    ``personal`` where it came with one connection's credentials (client credentials), and is nobody else's.
+    """
 
     id: str
     secret: str
     own: bool
+    personal: bool = False
 
 
 def toolkit_of(integration: Integration) -> Toolkit:
@@ -59,7 +81,27 @@ def oauth_client(integration: Integration) -> OAuthClient | None:
     return platform_client(integration.toolkit) if keeps_home(integration) else None
 
 
-SECRET_URLS = ("token_url", "refresh_url", "revocation_url")
+def client_for(integration: Integration, credentials: dict[str, Any]) -> OAuthClient | None:
+    """The client of the credentials' own, where they have one; else the integration's."""
+    if credentials.get("client_id"):
+        secret = str(credentials.get("client_secret", ""))
+        return OAuthClient(str(credentials["client_id"]), secret, own=True, personal=True)
+    return oauth_client(integration)
+
+
+def completed(connection: Connection, credentials: dict[str, Any]) -> dict[str, Any]:
+    """Stored credentials with what a call needs beyond them: a signature (OAuth 1.0a) also needs the client's secret."""
+    if connection.auth_type != "oauth1":
+        return credentials
+    client = oauth_client(connection.integration)
+    return credentials if client is None else with_client(credentials, client)
+
+
+def with_client(credentials: dict[str, Any], client: OAuthClient) -> dict[str, Any]:
+    return credentials | {"client_id": client.id, "client_secret": client.secret}
+
+
+SECRET_URLS = ("token_url", "refresh_url", "revocation_url", "request_token_url")
 ANYWHERE = "elsewhere.invalid"  # a variable that may be this may be any host
 
 
@@ -77,6 +119,8 @@ def keeps_home(integration: Integration) -> bool:
             home |= {} if variable.default is None else {name: variable.default}
     for scheme in toolkit.auth if toolkit else ():
         own = [url for url in (getattr(scheme, name, None) for name in SECRET_URLS) if url]
+        if getattr(scheme, "signature_method", "") == "PLAINTEXT" and integration.settings.get("base_url"):
+            return False  # it sends the client's secret along with every call
         homes = {_origin(url, home) for url in own} - {None}
         chosen = [integration.settings[name] for name in SECRET_URLS if own and integration.settings.get(name)]
         if any(_origin(url, values) is None for url in chosen):
@@ -132,8 +176,35 @@ def scheme_for(connection: Connection, toolkit: Toolkit) -> Auth:
     return found
 
 
+def token_variables(toolkit: Toolkit, answer: dict[str, Any]) -> dict[str, str]:
+    """The toolkit's variables that come with a token's answer. Raises LookupError for one that the toolkit does not expect."""
+    found: dict[str, str] = {}
+    for name, variable in toolkit.variables.items():
+        value = resolve(answer, variable.pointer) if variable.source == "token" else None
+        if value is None:
+            continue
+        found[name] = str(value)
+        if not variable.accepts(found[name]):
+            raise LookupError(f"the token answer's {name} is not what the toolkit expects")
+    return found
+
+
+def moved(toolkit: Toolkit, answer: dict[str, Any], own: dict[str, str]) -> dict[str, str]:
+    """A connection's variables after a refresh: what its answer brings, and what was there where that cannot be used."""
+    try:
+        return own | token_variables(toolkit, answer)
+    except LookupError as error:
+        log.warning("refresh of %s: %s", toolkit.slug, error)
+        return own
+
+
 def authorize(request: Request, scheme: Any, credentials: dict[str, Any]) -> Request:
-    """Puts the credential into its place."""
+    """Puts the credential into its place; of a scheme that signs, the request gets what signs it at each sending.
+
+    For OAuth 1.0a ``credentials`` must be `completed`, as `fresh_credentials` gives them.
+    """
+    if isinstance(scheme, OAuth1):
+        return replace(request, sign=partial(oauth1.sign, scheme, credentials))
     if isinstance(scheme, (OAuth2, ClientCredentials)):
         return _place(request, scheme.placement, str(credentials.get("access_token", "")))
     if isinstance(scheme, ApiKey):
@@ -152,6 +223,19 @@ def _place(request: Request, placement: Placement, value: str) -> Request:
     if placement.into == "query":
         return request.with_query(placement.name, text)
     return request.with_header(placement.name, text)
+
+
+def scheme_with_client(scheme: Any, integration: Integration) -> Any:
+    """The scheme as a form shows it: with a client of the integration's, client credentials leave nothing to be typed."""
+    if isinstance(scheme, ClientCredentials) and oauth_client(integration) is not None:
+        return _KnownClient.model_construct(**scheme.__dict__)
+    return scheme
+
+
+class _KnownClient(ClientCredentials):
+    @property
+    def fields(self) -> list[CredentialField]:
+        return []
 
 
 def basic(credentials: dict[str, Any]) -> str:
@@ -208,4 +292,27 @@ def secrets_of(scheme: Any, credentials: dict[str, Any]) -> list[str]:
     return [*found, *(escaped - set(found))]
 
 
-PLAIN_MEMBERS = frozenset({"token_type", "scope", "lifetime", "username"})
+PLAIN_MEMBERS = frozenset({"token_type", "scope", "lifetime", "username", "client_id"})
+
+
+# -- Scopes ------------------------------------------------------------------------------------------------------------
+def missing_scopes(asked: list[str], granted: list[str]) -> list[str]:
+    """What was asked for and not granted, in the order of asking.
+
+    Some providers write a granted scope out as a URL that ends in its name; none tells `offline_access` back.
+    """
+    endings = tuple(granted)
+
+    def is_granted(scope: str) -> bool:
+        return scope == "offline_access" or any(
+            one == scope or one.endswith(("/" + scope, "." + scope)) for one in endings
+        )
+
+    return [scope for scope in asked if not is_granted(scope)]
+
+
+def scopes_for(connection: Connection, tool: Tool) -> list[str]:
+    """The scopes that a tool names and the connection was not granted; none where nothing is known of either."""
+    if connection.auth_type != "oauth2" or not connection.scopes:
+        return []
+    return missing_scopes(tool.scopes, connection.scopes)

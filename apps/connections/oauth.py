@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote_plus, urlsplit
 
 import requests
@@ -23,11 +23,12 @@ from apps.lib.pointer import resolve
 from apps.lib.redact import clip
 from apps.toolkits.spec import ClientCredentials, OAuth2, TokenAnswer
 
-from .access import OAuthClient
+if TYPE_CHECKING:
+    from .access import OAuthClient
 
 log = logging.getLogger(__name__)
 
-# oauthlib judges by the URL's scheme alone; `_check_scheme` knows which hosts may be reached without TLS. The second one
+# oauthlib judges by the URL's scheme alone; `check_scheme` knows which hosts may be reached without TLS. The second one
 # stops it from raising where a provider grants other scopes than were asked: that is compared by us, and no error.
 os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
 os.environ["OAUTHLIB_RELAX_TOKEN_SCOPE"] = "1"
@@ -36,6 +37,8 @@ TOKEN_TIMEOUT = 10.0
 # What providers call a grant that will never work again; the first is the standard's (RFC 6749 section 5.2).
 DEAD_GRANT = frozenset({"invalid_grant", "bad_refresh_token", "invalid_refresh_token", "token_revoked", "token_expired",
                         "expired_token", "account_inactive"})  # fmt: skip
+
+DEAD_CLIENT = frozenset({"invalid_client", "unauthorized_client"})
 
 
 class TokenError(Exception):
@@ -88,7 +91,7 @@ def exchange(scheme: OAuth2, client: OAuthClient, *, code: str, redirect_uri: st
     session.redirect_uri = redirect_uri
     return reader.read(
         lambda: session.fetch_token(
-            _check_scheme(scheme.token_url),
+            check_scheme(scheme.token_url),
             code=code,
             timeout=TOKEN_TIMEOUT,
             headers=ACCEPT,
@@ -107,7 +110,7 @@ def refresh(scheme: OAuth2, client: OAuthClient, refresh_token: str) -> Token:
         arguments["client_id"] = client.id
     return reader.read(
         lambda: session.refresh_token(
-            _check_scheme(scheme.refresh_url or scheme.token_url),
+            check_scheme(scheme.refresh_url or scheme.token_url),
             refresh_token=refresh_token,
             timeout=TOKEN_TIMEOUT,
             headers=ACCEPT,
@@ -117,14 +120,26 @@ def refresh(scheme: OAuth2, client: OAuthClient, refresh_token: str) -> Token:
 
 
 def client_token(scheme: ClientCredentials, client: OAuthClient, scopes: list[str]) -> Token:
-    """A token of the application itself. Raises `TokenError`, `Unreachable`."""
+    """A token of the application itself. Raises `TokenError`, `Unreachable`.
+
+    Of a client that came with one connection, a refusal is for good: whoever typed it must do so again. One of the
+    integration's can be put right by an admin, and then serves all connections as they are.
+    """
+    try:
+        return _client_token(scheme, client, scopes)
+    except TokenError as error:
+        error.dead = error.dead or (client.personal and error.code in DEAD_CLIENT)
+        raise
+
+
+def _client_token(scheme: ClientCredentials, client: OAuthClient, scopes: list[str]) -> Token:
     reader = _Reader(scheme.token, scheme.scope_separator)
     session = _session(BackendApplicationClient(client.id), reader, "access_token_response")
     further: dict[str, Any] = {"scope": scheme.scope_separator.join(scopes)} if scopes else {}
     further |= scheme.token_params
     return reader.read(
         lambda: session.fetch_token(
-            _check_scheme(scheme.token_url),
+            check_scheme(scheme.token_url),
             timeout=TOKEN_TIMEOUT,
             headers=ACCEPT,
             **_client_auth(scheme.client_auth, client),
@@ -151,7 +166,7 @@ def revoke(scheme: OAuth2, client: OAuthClient, credentials: dict[str, Any]) -> 
         else:
             body |= {"client_id": client.id} | ({"client_secret": client.secret} if client.secret else {})
         try:
-            answer = session.post(_check_scheme(scheme.revocation_url), data=body, auth=auth, headers=ACCEPT)
+            answer = session.post(check_scheme(scheme.revocation_url), data=body, auth=auth, headers=ACCEPT)
         except (Unreachable, TokenError, requests.RequestException) as error:
             log.warning("revocation failed: %s", error)
             continue
@@ -162,7 +177,7 @@ def revoke(scheme: OAuth2, client: OAuthClient, credentials: dict[str, Any]) -> 
 ACCEPT = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
 
 
-def _check_scheme(url: str) -> str:
+def check_scheme(url: str) -> str:
     """Secrets go by https only, or to hosts that the operator has named. Raises `TokenError`."""
     if urlsplit(url).scheme != "https" and not egress.is_named(url):
         raise TokenError("insecure_transport", "The provider's address is not https.")

@@ -58,7 +58,7 @@ def fresh_credentials(connection: Connection, *, failed_version: int | None = No
     taken as it is. The given object is brought up to date.
     Raises `ConnectionExpired` where the person must reconnect, `RefreshUnavailable` where the provider cannot for now.
     """
-    credentials: dict[str, Any] = connection.unseal("credentials") or {}
+    credentials: dict[str, Any] = access.completed(connection, connection.unseal("credentials") or {})
     if connection.status == Connection.Status.EXPIRED:
         raise expired(connection)
     if failed_version is None and not is_stale(connection, credentials, timezone.now()):
@@ -150,7 +150,7 @@ def _take_what_is_there(connection: Connection) -> dict[str, Any]:
 
 def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth.Token:
     integration = connection.integration
-    client = access.oauth_client(integration)
+    client = access.client_for(integration, credentials)
     if client is None:
         raise oauth.TokenError("no_client", "The integration has no OAuth client.")
     try:
@@ -161,7 +161,7 @@ def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth
         raise oauth.TokenError("no_scheme", str(error)) from None
     release()
     if isinstance(scheme, ClientCredentials):
-        return oauth.client_token(scheme, client, integration.scopes or scheme.scopes)
+        return oauth.client_token(scheme, client, connection.asked_scopes or integration.scopes or scheme.scopes)
     if isinstance(scheme, OAuth2):
         return oauth.refresh(scheme, client, str(credentials["refresh_token"]))
     raise oauth.TokenError("no_scheme", f"{scheme.type} has nothing to refresh")
@@ -188,6 +188,9 @@ def _store(connection: Connection, old: dict[str, Any], token: oauth.Token) -> d
     }
     if token.scopes is not None:
         changes["scopes"] = token.scopes
+    if token.raw:
+        toolkit = access.toolkit_of(connection.integration)
+        changes["variables"] = access.moved(toolkit, token.raw, connection.variables)
     rows = Connection.objects.filter(pk=connection.pk, version=connection.version)
     ended = When(status=Connection.Status.EXPIRED, then=Value(Connection.Status.ACTIVE))
     if not rows.update(**changes, status=Case(ended, default=F("status"))):

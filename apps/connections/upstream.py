@@ -87,6 +87,7 @@ def send(request: Request, scheme: Any) -> http.Answer:
             retry_statuses=request.retry_statuses,
             sensitive=access.sensitive_headers(scheme),
             secret_in_url=access.carries_secret_in_url(scheme),
+            sign=request.sign,
         )
     )
 

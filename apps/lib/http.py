@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -50,6 +50,10 @@ LONGEST_IDLE = 4
 BAD_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 BAD_IN_URL = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+# Method, URL, headers and body in; the headers that sign exactly this one sending out.
+Signer = Callable[[str, str, dict[str, str], bytes | None], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class Outgoing:
     sensitive: frozenset[str] = frozenset({"authorization", "cookie"})
     # Where a credential stands in the query, a redirect elsewhere may carry it on: then no redirect is followed.
     secret_in_url: bool = False
+    # Asked before every sending, repeats and redirects to the same origin included: no signature goes out twice.
+    sign: Signer | None = field(default=None, repr=False)  # it holds the credentials
 
 
 def send(outgoing: Outgoing) -> Answer:
@@ -187,8 +193,10 @@ def seconds_of(value: str) -> int | None:
 
 def _follow(outgoing: Outgoing, deadline: float) -> Answer:
     url, headers, method, body = outgoing.url, outgoing.headers, outgoing.method, outgoing.body
+    sign = outgoing.sign
     for _ in range(MAX_REDIRECTS + 1):
-        answer = _perform(outgoing, method, url, headers, body, deadline)
+        signed = headers | sign(method, url, headers, body) if sign else headers
+        answer = _perform(outgoing, method, url, signed, body, deadline)
         location = answer.header("location")
         if not outgoing.follow or answer.status not in REDIRECTS or not location or outgoing.secret_in_url:
             return answer
@@ -200,6 +208,7 @@ def _follow(outgoing: Outgoing, deadline: float) -> Answer:
             raise AddressRefused("The provider redirects from https to http.")
         if not same:
             headers = {name: value for name, value in headers.items() if name.lower() not in outgoing.sensitive}
+            sign = None
         url = target
     raise Unreachable("The provider redirects too often.")
 
@@ -208,13 +217,13 @@ def _target(url: str, location: str) -> str:
     """Where a Location leads; blanks and bytes beyond ASCII are escaped as browsers do it. Raises `AddressRefused`."""
     try:
         target = urljoin(url, quote(location.encode("latin-1"), safe=PRINTABLE))
-        _check_url(target)
+        check_url(target)
     except (ValueError, AddressRefused):
         raise AddressRefused("The provider redirects to an address that may not be called.") from None
     return target
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
     """Raises `AddressRefused`."""
     if not is_plain_url(url):
         raise AddressRefused("The address is not a valid http or https URL.")
@@ -252,17 +261,15 @@ class _Opened(socket.socket):
         self.close()
 
 
-class _Exchange:
-    """The callbacks of one request."""
+class Exchange:
+    """The callbacks that every request has, streamed or not: where it may go, that it goes once, the answer's head."""
 
-    def __init__(self, url: str, max_bytes: int) -> None:
+    too_large = False
+
+    def __init__(self, url: str) -> None:
         self.host = urlsplit(url).hostname or ""
-        self.max_bytes = max_bytes
-        self.body = io.BytesIO()
-        self.size = 0
         self.header_size = 0
         self.header_lines: list[bytes] = []
-        self.too_large = False
         self.refused = ""
         self.sent = 0
 
@@ -289,13 +296,10 @@ class _Exchange:
         if self.header_size <= MAX_HEADERS:
             self.header_lines.append(line)
 
-    def on_body(self, chunk: bytes) -> int:
-        self.size += len(chunk)
-        if self.size > self.max_bytes:
-            self.too_large = True
-            return 0  # anything but the chunk's length stops the transfer
-        self.body.write(chunk)
-        return len(chunk)
+    def status(self) -> int | None:
+        """Of the status line, as far as it came."""
+        words = self.header_lines[0].split() if self.header_lines else []
+        return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
 
     def headers(self) -> Iterator[tuple[str, str]]:
         for line in self.header_lines[1:]:
@@ -304,13 +308,31 @@ class _Exchange:
                 yield name.strip(), value.strip()
 
 
+class _Exchange(Exchange):
+    """The callbacks of a request whose answer is kept whole."""
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        super().__init__(url)
+        self.max_bytes = max_bytes
+        self.body = io.BytesIO()
+        self.size = 0
+
+    def on_body(self, chunk: bytes) -> int:
+        self.size += len(chunk)
+        if self.size > self.max_bytes:
+            self.too_large = True
+            return 0  # anything but the chunk's length stops the transfer
+        self.body.write(chunk)
+        return len(chunk)
+
+
 def _perform(
     outgoing: Outgoing, method: str, url: str, headers: dict[str, str], body: bytes | None, deadline: float
 ) -> Answer:
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise TimedOut
-    _check_url(url)
+    check_url(url)
     exchange = _Exchange(url, outgoing.max_bytes)
     curl = _handle.curl
     curl.reset()
@@ -321,7 +343,7 @@ def _perform(
     except UnicodeError:
         raise AddressRefused("The address is not a valid URL.") from None
     except pycurl.error as error:
-        raise _failure(exchange, error) from None
+        raise failure_of(exchange, int(error.args[0]), str(error.args[1] if len(error.args) > 1 else "")) from None
     status = int(curl.getinfo(pycurl.RESPONSE_CODE))
     return Answer(status, list(exchange.headers()), exchange.body.getvalue(), url, time.monotonic() - started)
 
@@ -336,28 +358,10 @@ def _prepare(
     body: bytes | None,
     remaining: float,
 ) -> None:
-    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
-    names = {name.lower() for name in headers}
-    if "user-agent" not in names:
-        lines.append(f"User-Agent: {USER_AGENT}")
-    if "accept" not in names:
-        lines.append("Accept: */*")
-    lines.append("Expect:")  # no wait for 100-continue
-    if any(BAD_IN_HEADER.search(line) for line in lines):
-        raise Unreachable("A header of the request has control characters.")
-    curl.setopt(pycurl.URL, url.encode())
-    curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
-    curl.setopt(pycurl.PREREQFUNCTION, exchange.send_once)
-    if not outgoing.safe:
-        curl.setopt(pycurl.MAXAGE_CONN, LONGEST_IDLE)
-    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-    curl.setopt(pycurl.PROXY, "")  # libcurl would read http_proxy, past the address check
-    curl.setopt(pycurl.NOSIGNAL, 1)
-    curl.setopt(pycurl.CAINFO, certifi.where())
-    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(min(outgoing.connect_timeout, remaining) * 1000) or 1)
+    lines = header_lines(headers)
+    guard(curl, exchange, url, safe=outgoing.safe, connect_timeout=min(outgoing.connect_timeout, remaining))
     curl.setopt(pycurl.TIMEOUT_MS, int(remaining * 1000) or 1)
     curl.setopt(pycurl.ACCEPT_ENCODING, "gzip, deflate")
-    curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header)
     curl.setopt(pycurl.WRITEFUNCTION, exchange.on_body)
     if method != "HEAD":  # what a HEAD announces does not come
         curl.setopt(pycurl.MAXFILESIZE, outgoing.max_bytes)
@@ -367,20 +371,50 @@ def _prepare(
         curl.setopt(pycurl.POST, 1)
         curl.setopt(pycurl.POSTFIELDS, body or b"")
         curl.setopt(pycurl.CUSTOMREQUEST, method)
-        if "content-type" not in names:
-            lines.append("Content-Type:")  # libcurl would call it a form
     elif method != "GET":
         curl.setopt(pycurl.CUSTOMREQUEST, method)
     curl.setopt(pycurl.HTTPHEADER, [line.encode() for line in lines])
 
 
-def _failure(exchange: _Exchange, error: pycurl.error) -> Unreachable:
-    code, detail = int(error.args[0]), str(error.args[1] if len(error.args) > 1 else "")
+def header_lines(headers: dict[str, str]) -> list[str]:
+    """Headers as libcurl takes them, its own additions replaced. Raises `Unreachable` for control characters in one."""
+    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
+    names = {name.lower() for name in headers}
+    if "user-agent" not in names:
+        lines.append(f"User-Agent: {USER_AGENT}")
+    if "accept" not in names:
+        lines.append("Accept: */*")
+    if "content-type" not in names:
+        lines.append("Content-Type:")  # libcurl would call a body a form
+    lines.append("Expect:")  # no wait for 100-continue
+    if any(BAD_IN_HEADER.search(line) for line in lines):
+        raise Unreachable("A header of the request has control characters.")
+    return lines
+
+
+def guard(curl: Any, exchange: Exchange, url: str, *, safe: bool, connect_timeout: float) -> None:
+    """What holds for every request: addresses judged, nothing sent twice, http alone, no proxy of the environment's."""
+    curl.setopt(pycurl.URL, url.encode())
+    curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
+    curl.setopt(pycurl.PREREQFUNCTION, exchange.send_once)
+    if not safe:
+        curl.setopt(pycurl.MAXAGE_CONN, LONGEST_IDLE)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.PROXY, "")  # libcurl would read http_proxy, past the address check
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.CAINFO, certifi.where())
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(connect_timeout * 1000) or 1)
+    curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header)
+
+
+def failure_of(exchange: Exchange, code: int, detail: str) -> Unreachable:
+    """libcurl's error as one of ours: every outside failure is mapped here."""
     found: Unreachable
     if exchange.refused:
         found = AddressRefused()
     elif exchange.too_large or code == pycurl.E_FILESIZE_EXCEEDED:
         found = AnswerTooLarge()
+        found.upstream_status = exchange.status()  # type: ignore[attr-defined] # what webhooks decide by
     elif exchange.sent > 1:
         found = Unreachable("The provider closed the connection without an answer.")
     elif code == pycurl.E_OPERATION_TIMEDOUT:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from apps.lib.http import Signer
+
 from .spec import PLACEHOLDER, Call, Parameter, Tool, Toolkit
 
 HEADER_NAME = re.compile(r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")
@@ -39,6 +41,8 @@ class Request:
     idempotent: bool = False
     timeout: float = 30.0
     retry_statuses: frozenset[int] = frozenset()
+    # Gives the headers that sign one sending (OAuth 1.0a).
+    sign: Signer | None = field(default=None, repr=False)  # it holds the credentials
 
     @property
     def full_url(self) -> str:

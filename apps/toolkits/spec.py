@@ -123,6 +123,14 @@ class ClientCredentials(Strict):
     token: TokenAnswer = TokenAnswer()
     placement: Placement = BEARER
 
+    @property
+    def fields(self) -> list[CredentialField]:
+        """What a person types where the integration has no client."""
+        return [
+            CredentialField(name="client_id", title="Client id", secret=False),
+            CredentialField(name="client_secret", title="Client secret"),
+        ]
+
 
 class OAuth1(Strict):
     """OAuth 1.0a (RFC 5849)."""

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.peers.chromium import FLAGS, find_chromium
 from tests.peers.emulate import Emulate
+from tests.peers.oauth1 import OAuth1Provider
 from tests.peers.oidc import OidcProvider
 from tests.peers.postgres import Postgres
 from tests.peers.process import Peer, PeerUnavailable
@@ -50,6 +51,12 @@ def emulate() -> Iterator[Emulate]:
 def oidc_provider() -> Iterator[OidcProvider]:
     """Strict OAuth; `reset()` it first, other tests count and break it too."""
     yield from _serve(OidcProvider())
+
+
+@pytest.fixture(scope="session")
+def oauth1_provider() -> Iterator[OAuth1Provider]:
+    """OAuth 1.0a; `reset()` it first, other tests count and break it too."""
+    yield from _serve(OAuth1Provider())
 
 
 @pytest.fixture(scope="session")
