@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,8 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework import serializers
 
 from . import errors
-from .api import DEFAULT_LIMIT, INTEGRATIONS, MAX_LIMIT
+from .api import DEFAULT_LIMIT, INTEGRATIONS, MAX_LIMIT, Envelope
+from .envelopes import RAW, SHORTCUT
 from .errors import Failure
 
 Row = dict[str, Any]
@@ -45,6 +46,7 @@ TAGS = {
     "Executions": "The log of what was executed.",
     "End users": "The people of your product, and tokens with which they call.",
     "Project": "A project's settings.",
+    "Webhooks": "Where a project's events are sent, signed by the Standard Webhooks scheme.",
     "Members": "Signing in as a member of a workspace, for an access token of 15 minutes.",
     "Installation": "Health.",
 }
@@ -56,10 +58,14 @@ SECURITY_SCHEMES: Row = {
     },
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
 }
+# What the routes below a path are called with.
+SECURED = (("/v1/", ("bearer", "apiKey")), ("/api/integrations", ("bearer", "apiKey")), ("/api-keys", ("bearer",)))
 PARAMETER_NAMES = {
     "app_id": ("appId", "The project's id."),
     "connection_id": ("connectionId", "The connection's id."),
     "execution_id": ("executionId", "The execution's id."),
+    "webhook_id": ("webhookId", "The webhook's id."),
+    "delivery_id": ("deliveryId", "The delivery's id."),
     "user_id": ("userId", "Your own id of the person."),
     "toolkit": ("toolkit", "The toolkit's slug."),
 }
@@ -80,9 +86,33 @@ class ErrorBody(serializers.Serializer[Any]):
 
 
 class Error(serializers.Serializer[Any]):
-    """How every route says no."""
+    """How every route of the Integrations API, and of a project's management, says no."""
 
     error = ErrorBody()
+
+
+class ShortcutError(serializers.Serializer[Any]):
+    """How every route of the Shortcut API says no."""
+
+    error = serializers.CharField(help_text="Stable; decide by it, not by the message.")
+    message = serializers.CharField(help_text="What happened, in a sentence.")
+    action_url = serializers.URLField(required=False, help_text="The page on which a person can mend it.")
+
+
+class RawError(serializers.Serializer[Any]):
+    """How every route of the Raw execute API says no."""
+
+    error = serializers.CharField(help_text="What happened, in a sentence.")
+    code = serializers.CharField(help_text="Stable; decide by it, not by the text.")
+    details = serializers.JSONField(help_text="The faults as {field: [messages]}, or what helps, as a text.")
+    timestamp = serializers.DateTimeField()
+    path = serializers.CharField()
+    requestId = serializers.CharField()
+
+
+ERROR_SCHEMAS: dict[Envelope, type[serializers.Serializer[Any]]] = {
+    INTEGRATIONS: Error, SHORTCUT: ShortcutError, RAW: RawError,
+}  # fmt: skip
 
 
 def paged() -> list[OpenApiParameter]:
@@ -124,8 +154,13 @@ def operation(
     parameters: Iterable[OpenApiParameter] = (),
     description: str = "",
     public: bool = False,
+    envelope: Envelope = INTEGRATIONS,
+    answers: Mapping[int, OpenApiResponse] | None = None,
 ) -> Any:
-    """Describes one method of a view: what it takes (``sent`` is an example), what it answers, how it fails."""
+    """Describes one method of a view: what it takes (``sent`` is an example), what it answers, how it fails.
+
+    ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has.
+    """
     failures = [*fails, *(() if public else (*AUTH_ERRORS, errors.NotFound))]
     return extend_schema(
         operation_id=name,
@@ -134,7 +169,11 @@ def operation(
         tags=[tag],
         request=body,
         parameters=list(parameters),
-        responses={status: OpenApiResponse(answer, description="Done."), **_error_answers(failures)},
+        responses={
+            status: OpenApiResponse(answer, description="Done."),
+            **_error_answers(failures, envelope),
+            **(answers or {}),
+        },
         examples=[
             *([OpenApiExample("Request", value=sent, request_only=True)] if sent is not None else []),
             *(
@@ -142,56 +181,68 @@ def operation(
                 if example is not None
                 else []
             ),
-            *_error_examples(failures),
+            *_error_examples(failures, envelope),
         ],
     )
 
 
-def _by_status(failures: Iterable[type[Failure]]) -> dict[int, list[type[Failure]]]:
+def _by_status(failures: Iterable[type[Failure]], envelope: Envelope) -> dict[int, list[type[Failure]]]:
     found: dict[int, list[type[Failure]]] = defaultdict(list)
     for failure in failures:
-        if failure not in found[failure.status]:
-            found[failure.status].append(failure)
+        status = envelope.status(failure())
+        if failure not in found[status]:
+            found[status].append(failure)
     return dict(sorted(found.items()))
 
 
-def _error_answers(failures: Iterable[type[Failure]]) -> dict[int, OpenApiResponse]:
+def _error_answers(failures: Iterable[type[Failure]], envelope: Envelope) -> dict[int, OpenApiResponse]:
     return {
-        status: OpenApiResponse(Error, description="\n".join(f"- `{cls.code}`: {cls.message}" for cls in classes))
-        for status, classes in _by_status(failures).items()
+        status: OpenApiResponse(
+            ERROR_SCHEMAS[envelope],
+            description="\n".join(f"- `{_code(cls, envelope)}`: {cls.message}" for cls in classes),
+        )
+        for status, classes in _by_status(failures, envelope).items()
     }
 
 
-def _error_examples(failures: Iterable[type[Failure]]) -> list[OpenApiExample]:
+def _code(cls: type[Failure], envelope: Envelope) -> str:
+    body = envelope.body(cls())
+    return str(cls.code if envelope is INTEGRATIONS else body["code"] if envelope is RAW else body["error"])
+
+
+def _error_examples(failures: Iterable[type[Failure]], envelope: Envelope) -> list[OpenApiExample]:
     return [
         OpenApiExample(
             cls.__name__,
-            value=_error_example(cls),
+            value=_error_example(cls, envelope),
             summary=cls.message,
             response_only=True,
             status_codes=[str(status)],
         )
-        for status, classes in _by_status(failures).items()
+        for status, classes in _by_status(failures, envelope).items()
         for cls in classes
     ]
 
 
-def _error_example(cls: type[Failure]) -> Row:
+def _error_example(cls: type[Failure], envelope: Envelope) -> Row:
     details: dict[type[Failure], Any] = {
         errors.InvalidInput: {"toolkit": ["This field is required."]},
         errors.ProviderRefused: {"status": 404, "body": {"message": "Not Found"}},
     }
     failure = cls()
     failure.details = details.get(cls)
-    value = INTEGRATIONS.body(failure)
-    value["error"]["documentation_url"] = f"https://jackfield.example/docs/errors#{cls.code}"
+    value = envelope.body(failure)
+    if envelope is INTEGRATIONS:
+        value["error"]["documentation_url"] = f"https://jackfield.example/docs/errors#{cls.code}"
+    if envelope is RAW:
+        value |= {"timestamp": "2026-01-31T12:00:00.000Z", "path": "/api/integrations/…", "requestId": "req_6vnc8"}
     return value
 
 
 # -- The document ----------------------------------------------------------------------------------------------------
 def only_ours(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
     """The API's own routes: not those of the sandbox's pretended service, nor of libraries."""
-    return [endpoint for endpoint in endpoints if endpoint[0].startswith(("/v1/", "/api/"))]
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith(("/v1/", "/api/", "/api-keys"))]
 
 
 def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
@@ -202,7 +253,7 @@ def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
             for parameter in described.get("parameters", []):
                 if parameter["in"] == "path" and parameter["name"] in PARAMETER_NAMES:
                     parameter["name"], parameter["description"] = PARAMETER_NAMES[parameter["name"]]
-            described["security"] = [{"bearer": []}, {"apiKey": []}] if path.startswith("/v1/") else []
+            described["security"] = [{name: []} for begin, names in SECURED if path.startswith(begin) for name in names]
     result["paths"] = dict(sorted((paths | PLAIN_ROUTES).items()))
     return result
 
