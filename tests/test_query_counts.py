@@ -80,12 +80,12 @@ def test_a_members_token_costs_four_selects(shop: Shop) -> None:
     assert verbs(shop, Api(shop.cast.project, token)) == ["SELECT"] * 4  # session, project, role, connection
 
 
-@pytest.mark.parametrize(("limits", "updates"), [({"calls_per_minute": 400}, 1), ({"calls_per_day": 400}, 1),
+@pytest.mark.parametrize(("limits", "upserts"), [({"calls_per_minute": 400}, 1), ({"calls_per_day": 400}, 1),
                                                  ({"calls_per_minute": 400, "calls_per_day": 400}, 2)])  # fmt: skip
-def test_a_small_limit_costs_one_update_each(shop: Shop, limits: dict[str, int], updates: int) -> None:
+def test_a_small_limit_costs_one_upsert_each(shop: Shop, limits: dict[str, int], upserts: int) -> None:
     shop.cast.workspace.plan = Plan.objects.create(name="Small", **limits)
     shop.cast.workspace.save()
-    assert verbs(shop) == ["SELECT", "SELECT"] + ["UPDATE"] * updates
+    assert verbs(shop) == ["SELECT", "SELECT"] + ["INSERT"] * upserts
 
 
 def test_a_large_limit_mostly_costs_nothing(shop: Shop) -> None:

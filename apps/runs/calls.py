@@ -158,8 +158,8 @@ class Call:
 
     def admit(self) -> None:
         """Asks the plan. Raises `RateLimited`, `QuotaExceeded`."""
+        self._slot = quota.take_slot(self.caller)  # first: a call that finds no slot is not counted
         quota.take_call(self.caller)
-        self._slot = quota.take_slot(self.caller)
 
     def send(self, toolkit: Toolkit, scheme: Any, request: Request) -> http.Answer:
         """Sends with fresh credentials. A 401 forces one refresh of exactly the token that failed, then one retry.
@@ -209,20 +209,26 @@ class Call:
     def before(self, toolkit: Toolkit, url: str) -> None:
         """Raises `ProviderLimited` before the provider's own wall, `CircuitOpen` while its host does not answer."""
         assert self.connection is not None
-        pace.before(self.connection.pk, toolkit)
-        breaker.before(self._host(url))
+        pace.before(self.connection.pk, toolkit, self.name)
+        try:
+            breaker.before(self._host(url))
+        except errors.CircuitOpen:
+            pace.ended(self.connection.pk, self.name)
+            raise
 
     def answered(self, toolkit: Toolkit, url: str, status: int, headers: list[tuple[str, str]]) -> None:
         assert self.connection is not None
         breaker.succeeded(self._host(url))
-        pace.learn(self.connection.pk, toolkit, status, headers)
+        pace.learn(self.connection.pk, toolkit, status, headers, self.name)
 
     def unanswered(self, url: str, error: BaseException) -> None:
         """A network's failure counts against the host; a failure of ours only ends the probe that this may have been."""
+        assert self.connection is not None
+        pace.ended(self.connection.pk, self.name)
         if isinstance(error, errors.Unreachable) and not isinstance(error, UNANSWERED):
             breaker.failed(self._host(url))
         else:
-            breaker.succeeded(self._host(url))
+            breaker.abandoned(self._host(url))
 
     def _host(self, url: str) -> str:
         """Of one tenant: none can close a host for another."""
