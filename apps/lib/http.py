@@ -289,12 +289,13 @@ class Exchange:
         self.sent += 1
         return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
 
-    def on_header(self, line: bytes) -> None:
+    def on_header(self, line: bytes) -> int | None:
         if line.startswith(b"HTTP/"):
             self.header_lines.clear()  # an informational answer (1xx) came first
         self.header_size += len(line)
         if self.header_size <= MAX_HEADERS:
             self.header_lines.append(line)
+        return None
 
     def status(self) -> int | None:
         """Of the status line, as far as it came."""
@@ -435,6 +436,7 @@ def _sentence(code: int, detail: str) -> str:
         pycurl.E_GOT_NOTHING: "it closed the connection without an answer.",
         pycurl.E_RECV_ERROR: "the connection broke.",
         pycurl.E_SEND_ERROR: "the connection broke.",
+        pycurl.E_SEND_FAIL_REWIND: "it closed the connection without an answer.",
         pycurl.E_PARTIAL_FILE: "its answer broke off.",
         pycurl.E_PEER_FAILED_VERIFICATION: "its certificate is not valid.",
     }
