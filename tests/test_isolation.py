@@ -13,9 +13,10 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from apps.connections.models import Connection, Integration
 from apps.workspaces.audit import SYSTEM
-from apps.workspaces.models import EndUser
+from apps.workspaces.models import EndUser, WebhookDelivery, WebhookEndpoint
 from apps.workspaces.services import create_project, issue_key
 from apps.workspaces.tokens import mint_user_token
+from apps.workspaces.webhooks import create_endpoint, send_test
 from tests.api.shop import Shop, error_of
 from tests.cast import EVERY_SCOPE
 
@@ -43,6 +44,8 @@ def marked(shop: Shop) -> Shop:
     EndUser.objects.filter(external_id="u1").update(external_id=f"{MARK}-user")
     Connection.objects.update(account_label=MARK)
     Integration.objects.update(display_name=MARK)
+    webhook, _ = create_endpoint(shop.cast.project, f"https://{MARK}.example", SYSTEM)
+    send_test(webhook, SYSTEM)
     body = {"toolName": "LAB_GET_ITEM", "params": {"id": MARK}, "userId": f"{MARK}-user"}
     assert shop.api.post("integrations/execute", body).status_code == 200
     shop.executions()
@@ -57,6 +60,8 @@ def path_of(shop: Shop, route: str) -> str:
         "connection_id": shop.connection.pk,
         "user_id": f"{MARK}-user",
         "execution_id": shop.executions()[0].pk,
+        "webhook_id": WebhookEndpoint.objects.get(project=shop.cast.project).pk,
+        "delivery_id": WebhookDelivery.objects.get(project=shop.cast.project).pk,
     }
     names = BLANK.findall(route)
     assert set(names) <= set(values), f"{route} has a blank that this test does not know: give it a value of Alice's"
@@ -91,7 +96,8 @@ EXPECTED = {
 
 
 def state() -> list[Any]:
-    return [list(model.objects.order_by("pk").values()) for model in (Connection, Integration, EndUser)]
+    kinds = (Connection, Integration, EndUser, WebhookEndpoint, WebhookDelivery)
+    return [list(model.objects.order_by("pk").values()) for model in kinds]
 
 
 def test_the_url_map_has_routes_to_try() -> None:

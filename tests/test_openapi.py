@@ -16,6 +16,9 @@ from drf_spectacular.validation import validate_schema
 from playwright.sync_api import Browser
 
 from apps.lib import openapi
+from apps.workspaces.audit import SYSTEM
+from apps.workspaces.models import WebhookEndpoint
+from apps.workspaces.webhooks import send_test
 from tests.cast import PASSWORD, Api, Cast, connect, enable
 from tests.peers.upstream import Upstream
 from tests.product import Product
@@ -215,6 +218,17 @@ def test_the_answers_of_every_route_are_as_described(
     api.post("user-tokens", {"userId": "u1"})
     api.get("end-users")
     api.delete("end-users/u2")
+    webhook = json.loads(api.post("webhooks", {"url": "https://yourapp.com/hook"}).content)["id"]
+    api.post("webhooks", {"url": "https://10.0.0.1"})
+    api.get("webhooks?limit=1")
+    api.get(f"webhooks/{webhook}")
+    api.patch(f"webhooks/{webhook}", {"events": ["connection.created"], "description": "Ours"})
+    api.post(f"webhooks/{webhook}/rotate")
+    delivery = send_test(WebhookEndpoint.objects.get(pk=webhook), SYSTEM).pk
+    api.get(f"webhooks/{webhook}/deliveries?status=pending")
+    api.post(f"webhooks/{webhook}/deliveries/{delivery}/redeliver")
+    api.post(f"webhooks/deliveries/{delivery}/redeliver")
+    api.delete(f"webhooks/{webhook}")
     api.delete(f"integrations/connections/{connection.pk}")
     signed_in = json.loads(api.post("/api/auth/login", {"email": cast.alice.email, "password": PASSWORD}).content)
     api.post("/api/auth/login", {"email": cast.alice.email, "password": "wrong"})

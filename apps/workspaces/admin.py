@@ -33,7 +33,11 @@ from unfold.widgets import (
 
 from apps.lib.errors import Failure
 
-from . import accounts, services
+from . import (
+    accounts,
+    admin_webhooks,  # noqa: F401 - registers its pages
+    services,
+)
 from .admin_base import (
     EDITORS,
     MANAGERS,

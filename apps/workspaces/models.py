@@ -346,6 +346,12 @@ class WebhookEndpoint(Sealing, models.Model):
         return self.url
 
 
+class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
+    def due(self, now: datetime) -> WebhookDeliveryQuerySet:
+        """Those to be tried: their time has come, nobody carries them, and they are not past their end."""
+        return self.filter(status=WebhookDelivery.Status.PENDING, next_try_at__lte=now, ends_at__gt=now)
+
+
 class WebhookDelivery(models.Model):
     """One event on its way to one endpoint, with its tries.
 
@@ -371,6 +377,8 @@ class WebhookDelivery(models.Model):
     ends_at = models.DateTimeField(help_text="From then on it is dead.")
     delivered_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = WebhookDeliveryQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "webhook deliveries"
