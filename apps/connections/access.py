@@ -81,12 +81,16 @@ def oauth_client(integration: Integration) -> OAuthClient | None:
     return platform_client(integration.toolkit) if keeps_home(integration) else None
 
 
-def client_for(integration: Integration, credentials: dict[str, Any]) -> OAuthClient | None:
-    """The client of the credentials' own, where they have one; else the integration's."""
+def client_for(integration: Integration, credentials: dict[str, Any], auth_type: str) -> OAuthClient | None:
+    """The client of the credentials' own, where they have one; else the integration's.
+
+    Client credentials never use the platform's: every project would act as the installation's own account.
+    """
     if credentials.get("client_id"):
         secret = str(credentials.get("client_secret", ""))
         return OAuthClient(str(credentials["client_id"]), secret, own=True, personal=True)
-    return oauth_client(integration)
+    client = oauth_client(integration)
+    return None if client and auth_type == "client_credentials" and not client.own else client
 
 
 def completed(connection: Connection, credentials: dict[str, Any]) -> dict[str, Any]:
@@ -189,13 +193,13 @@ def token_variables(toolkit: Toolkit, answer: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def moved(toolkit: Toolkit, answer: dict[str, Any], own: dict[str, str]) -> dict[str, str]:
+def moved(connection: Connection, answer: dict[str, Any]) -> dict[str, str]:
     """A connection's variables after a refresh: what its answer brings, and what was there where that cannot be used."""
     try:
-        return own | token_variables(toolkit, answer)
+        return connection.variables | token_variables(toolkit_of(connection.integration), answer)
     except LookupError as error:
-        log.warning("refresh of %s: %s", toolkit.slug, error)
-        return own
+        log.warning("refresh of %s: %s", connection.pk, error)
+        return dict(connection.variables)
 
 
 def authorize(request: Request, scheme: Any, credentials: dict[str, Any]) -> Request:
@@ -225,9 +229,14 @@ def _place(request: Request, placement: Placement, value: str) -> Request:
     return request.with_header(placement.name, text)
 
 
-def scheme_with_client(scheme: Any, integration: Integration) -> Any:
-    """The scheme as a form shows it: with a client of the integration's, client credentials leave nothing to be typed."""
-    if isinstance(scheme, ClientCredentials) and oauth_client(integration) is not None:
+def scheme_of_form(scheme: Any, toolkit: Toolkit, integration: Integration) -> Any:
+    """The scheme as a form shows it: with the project's client, client credentials leave nothing to be typed.
+
+    Only at toolkits that offer them first. Where people sign in with accounts of their own, nobody gets the application's
+    own account by choosing another way to connect.
+    """
+    is_first = isinstance(scheme, ClientCredentials) and toolkit.auth[0].type == scheme.type
+    if is_first and client_for(integration, {}, scheme.type) is not None:
         return _KnownClient.model_construct(**scheme.__dict__)
     return scheme
 

@@ -178,7 +178,7 @@ class IntegrationAdmin(ScopedAdmin):
             "client": client_words(integration) if integration else "",
             "callback_url": flows.project_callback_url(project) if toolkit.needs_client else "",
             "uses_oauth": toolkit.auth[0].type in {"oauth2", "oauth1"},
-            "connectable": any(scheme.type in {"oauth2", *flows.FORM_SCHEMES} for scheme in toolkit.auth),
+            "connectable": any(scheme.type in {*flows.PROVIDER_SCHEMES, *flows.FORM_SCHEMES} for scheme in toolkit.auth),
             "ready": integration is not None and integration.enabled and is_ready(toolkit, integration),
             "test_form": TestConnectForm(),
             "may_revoke": integration is not None and self.has_disconnect_permission(request, integration),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,24 +20,27 @@ from django.utils import timezone
 from apps.lib import errors, ids
 from apps.lib.db import release
 from apps.lib.errors import Failure, InvalidInput
-from apps.lib.pointer import resolve
 from apps.toolkits.request import BadParameters
-from apps.toolkits.spec import OAuth2, Toolkit
+from apps.toolkits.spec import OAuth1, OAuth2, Toolkit
 from apps.workspaces.audit import Actor, record
 from apps.workspaces.models import EndUser, Project, Workspace
 from apps.workspaces.services import clean_origin, end_user
 
-from . import access, oauth
+from . import access, grants, oauth, oauth1
+from .grants import Grant
 from .integrations import enabled_integration, find_toolkit
 from .links import Link, make_link
-from .models import Connection, ConnectSession, Integration
-from .refresh import expiry, stored_token
-from .upstream import Account, profile, verify_credentials
+from .models import Connection, ConnectPage, ConnectSession, Integration
+from .upstream import Account
 
 log = logging.getLogger(__name__)
 
 SESSION_LIFETIME = timedelta(minutes=30)
-FORM_SCHEMES = ("api_key", "bearer", "basic", "custom")
+INACTIVE = Connection.Status.INACTIVE
+FORM_SCHEMES = ("api_key", "bearer", "basic", "custom", "client_credentials")
+PROVIDER_SCHEMES = ("oauth2", "oauth1")  # the person allows it on the provider's own page
+SCOPED_SCHEMES = ("oauth2", "client_credentials")
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,500}")  # RFC 6749 section 3.3
 
 
 @dataclass(frozen=True)
@@ -63,22 +68,36 @@ def project_callback_url(project: Project) -> str:
 
 
 def choose_scheme(toolkit: Toolkit, integration: Integration, wanted: str | None = None) -> Any:
-    """The auth scheme to connect with: the one named, else the toolkit's first that can be connected.
+    """The auth scheme to connect with: the one named, else the toolkit's first.
 
+    OAuth 1.0a comes first only where there is a client for it: its toolkits have personal tokens as well.
     Raises `InvalidInput`, `NotConfigured`.
     """
-    usable = [scheme for scheme in toolkit.auth if scheme.type in {"oauth2", *FORM_SCHEMES}]
-    scheme = toolkit.auth_by_type.get(wanted) if wanted else (usable or toolkit.auth)[0]
+    has_client = access.oauth_client(integration) is not None
+    ready = [scheme for scheme in toolkit.auth if scheme.type != "oauth1" or has_client]
+    scheme = toolkit.auth_by_type.get(wanted) if wanted else (ready or toolkit.auth)[0]
     if scheme is None:
         raise InvalidInput({"authScheme": [f"This toolkit has: {', '.join(toolkit.auth_by_type)}."]})
-    if scheme.type == "oauth2" and access.oauth_client(integration) is None:
+    if scheme.type in PROVIDER_SCHEMES and not has_client:
         raise errors.NotConfigured
-    if scheme.type not in {"oauth2", *FORM_SCHEMES}:
-        raise errors.NotConfigured(
-            f"Accounts of the kind {scheme.type} cannot be connected by this version.",
-            remediation="Use a toolkit or auth scheme with OAuth 2, an API key, a token, or basic authentication.",
-        )
-    return scheme
+    return access.scheme_of_form(scheme, toolkit, integration)
+
+
+def scopes_to_ask(toolkit: Toolkit, integration: Integration, scheme: Any, further: Sequence[str]) -> list[str]:
+    """The project's scopes, else the toolkit's own, and what is to be asked for beyond them. Raises `InvalidInput`."""
+    if scheme.type not in SCOPED_SCHEMES:
+        if further:
+            raise InvalidInput({"scopes": [f"Accounts of the kind {scheme.type} have no scopes."]})
+        return []
+    usual = list(integration.scopes or scheme.scopes)
+    listed = getattr(scheme, "available_scopes", {})
+    known = {*usual, *scheme.scopes, *listed, *(scope for tool in toolkit.tools for scope in tool.scopes)}
+    for scope in further:
+        if not SCOPE.fullmatch(scope) or scheme.scope_separator in scope:
+            raise InvalidInput({"scopes": ["Each must be one scope: printable characters without a blank."]})
+        if listed and scope not in known:
+            raise InvalidInput({"scopes": [f"Not among this toolkit's scopes: {scope}."]})
+    return list(dict.fromkeys([*usual, *further]))
 
 
 def start_connect(
@@ -90,19 +109,26 @@ def start_connect(
     allow_multiple: bool = False,
     scheme_type: str | None = None,
     binding: str = "",
+    scopes: Sequence[str] = (),
+    page: ConnectPage | None = None,
+    renew: Connection | None = None,
 ) -> Started:
     """Begins a flow: a connect session, and the URL on which it goes on.
 
-    ``binding`` is the hash of the browser's cookie where the flow starts on a page of ours.
-    Raises `ToolkitNotEnabled`, `NotConfigured`, `InvalidInput`, `QuotaExceeded`.
+    ``binding`` is the hash of the browser's cookie where the flow starts on a page of ours; ``scopes`` are asked for beyond
+    the usual ones; ``page`` is the hosted page to come back to; ``renew`` the account to be connected again, where it is not
+    the person's first. OAuth 1.0a asks the provider for a request token here.
+    Raises `ToolkitNotEnabled`, `NotConfigured`, `InvalidInput`, `QuotaExceeded`, `Unreachable`.
     """
     integration = enabled_integration(project, slug)
     toolkit = find_toolkit(slug, project)
     scheme = choose_scheme(toolkit, integration, scheme_type)
+    asked = scopes_to_ask(toolkit, integration, scheme, scopes)
     if redirect_url:
         check_redirect_url(project, redirect_url)
     user = end_user(project, user_id)
-    existing = None if allow_multiple else _primary(integration, user)
+    allow_multiple = allow_multiple or (renew is not None and not renew.is_primary)
+    existing = renew or (None if allow_multiple else _primary(integration, user))
     if existing is None:
         check_connection_limit(project)
     state = secrets.token_urlsafe(32)
@@ -110,6 +136,7 @@ def start_connect(
         state_digest=digest(state),
         project=project,
         integration=integration,
+        page=page,
         end_user=user,
         connection_id=existing.pk if existing else _future_id(integration, user, allow_multiple),
         auth_type=scheme.type,
@@ -117,10 +144,17 @@ def start_connect(
         callback_url="",
         binding=binding,
         allow_multiple=allow_multiple,
+        scopes=asked,
         expires_at=timezone.now() + SESSION_LIFETIME,
     )
-    url = _provider_url(session, toolkit, scheme, state) if scheme.type == "oauth2" else _form_url(session)
-    session.save(force_insert=True)
+    url = _provider_url(session, toolkit, scheme, state) if scheme.type in PROVIDER_SCHEMES else _form_url(session)
+    try:
+        with transaction.atomic():
+            session.save(force_insert=True)
+    except IntegrityError:
+        if scheme.type != "oauth1":
+            raise
+        raise errors.Unreachable(f"{toolkit.name} gave out the same request token twice.") from None
     return Started(url, session.connection_id, session)
 
 
@@ -147,7 +181,7 @@ def _future_id(integration: Integration, user: EndUser, allow_multiple: bool) ->
     return ids.connection_id()
 
 
-def _provider_url(session: ConnectSession, toolkit: Toolkit, scheme: OAuth2, state: str) -> str:
+def _provider_url(session: ConnectSession, toolkit: Toolkit, scheme: OAuth2 | OAuth1, state: str) -> str:
     integration = session.integration
     client = access.oauth_client(integration)
     if client is None:
@@ -160,13 +194,36 @@ def _provider_url(session: ConnectSession, toolkit: Toolkit, scheme: OAuth2, sta
             f"The toolkit's settings are incomplete: {error}.",
             remediation="Set the toolkit's variables for this project in the admin.",
         ) from None
+    session.callback_url = callback_url(session.project, client)
+    if isinstance(scheme, OAuth1):
+        return _authorize_request_token(session, toolkit, scheme, client, state)
     verifier = oauth.new_verifier()
     session.seal("verifier", verifier)
-    session.callback_url = callback_url(session.project, client)
-    session.scopes = integration.scopes or scheme.scopes
     return oauth.authorization_url(
         scheme, client, redirect_uri=session.callback_url, state=state, scopes=session.scopes, verifier=verifier
     )
+
+
+def _authorize_request_token(
+    session: ConnectSession, toolkit: Toolkit, scheme: OAuth1, client: access.OAuthClient, state: str
+) -> str:
+    """Gets a request token, which the session is found by as well: some providers do not give our state back."""
+    release()
+    try:
+        temporary = oauth1.request_token(scheme, client, f"{session.callback_url}?{urlencode({'state': state})}")
+    except oauth.TokenError as error:
+        raise errors.NotConfigured(
+            f"{toolkit.name} gives no request token: {error}",
+            remediation=f"Check the consumer key and secret, and that this callback is registered: {session.callback_url}",
+        ) from None
+    session.pk = id_of_request_token(temporary["oauth_token"])
+    session.seal("verifier", temporary)  # after the id, which it is bound to
+    return oauth1.authorization_url(scheme, temporary["oauth_token"])
+
+
+def id_of_request_token(token: str) -> str:
+    """The id of the connect session that an OAuth 1.0a request token was got for."""
+    return digest(f"oauth1 {token}")[:40]
 
 
 def _form_url(session: ConnectSession) -> str:
@@ -212,16 +269,19 @@ class FlowError(Exception):
         self.session = session
 
 
-def take_session(state: str, cookie: str, project_id: str | None) -> ConnectSession:
+def take_session(state: str, cookie: str, project_id: str | None, *, request_token: str = "") -> ConnectSession:
     """The session of a callback, used up by this very call. Raises `FlowError`.
+
+    It is named by its state; where an OAuth 1.0a provider gave back no state, by the request token.
 
     In this order: known, of this project, not used, not late, in the browser where it began; only then is it used up, so
     that somebody else's attempt cannot spoil it.
     """
-    if not state:
+    if not state and not request_token:
         raise FlowError("missing_state")
+    named = Q(state_digest=digest(state)) if state else Q(pk=id_of_request_token(request_token), auth_type="oauth1")
     session = (
-        ConnectSession.objects.filter(state_digest=digest(state))
+        ConnectSession.objects.filter(named)
         .select_related("project__workspace__plan", "integration", "end_user")
         .first()
     )
@@ -255,8 +315,17 @@ def cancel_flows(sessions: QuerySet[ConnectSession]) -> int:
 
 def finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) -> Connection:
     """The provider's code for a stored connection. Raises `FlowError`."""
+    return _finish(session, lambda: grants.by_code(session, code, iss), actor)
+
+
+def finish_oauth1(session: ConnectSession, request_token: str, verifier: str, actor: Actor) -> Connection:
+    """The provider's verifier for a stored connection. Raises `FlowError`."""
+    return _finish(session, lambda: grants.by_verifier(session, request_token, verifier), actor)
+
+
+def _finish(session: ConnectSession, ask: Callable[[], Grant], actor: Actor) -> Connection:
     try:
-        connection = _finish_oauth(session, code, iss, actor)
+        connection = _store(session, ask(), actor)
     except FlowError as error:
         end_session(session, error.code)
         raise
@@ -268,56 +337,29 @@ def finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) -> 
     return connection
 
 
-def _finish_oauth(session: ConnectSession, code: str, iss: str, actor: Actor) -> Connection:
-    integration = session.integration
-    toolkit = access.toolkit_of(integration)
-    client = access.oauth_client(integration)
-    raw_scheme = toolkit.auth_by_type.get("oauth2")
-    if client is None or raw_scheme is None or not integration.enabled:
-        raise LookupError("the toolkit was switched off, or its client was taken away meanwhile")
-    values = access.variables(toolkit, integration, session.variables)
-    scheme: OAuth2 = access.filled(raw_scheme, integration, values)
-    if iss and scheme.issuer and iss.rstrip("/") != scheme.issuer.rstrip("/"):
-        raise LookupError("the answer comes from another issuer (RFC 9207)")
-    release()
-    token = oauth.exchange(
-        scheme, client, code=code, redirect_uri=session.callback_url, verifier=session.unseal("verifier") or ""
-    )
-    own = dict(session.variables)
-    for name, variable in toolkit.variables.items():
-        if variable.source == "token":
-            found = resolve(token.raw, variable.pointer)
-            if found is not None:
-                own[name] = str(found)
-                if not variable.accepts(own[name]):
-                    raise LookupError(f"the token answer's {name} is not what the toolkit expects")
-    credentials = stored_token(token) | {"refresh_token": token.refresh_token}
-    account = profile(toolkit, integration, raw_scheme, credentials, own)
-    scopes = token.scopes if token.scopes is not None else session.scopes
-    return store_connection(
-        session,
-        credentials,
-        account=account,
-        scopes=scopes,
-        expires_at=expiry(token, timezone.now()),
-        own_variables=own,
-        actor=actor,
-    )
-
-
 def finish_form(
     session: ConnectSession, toolkit: Toolkit, scheme: Any, values: dict[str, str], own: dict[str, str], actor: Actor
 ) -> Connection:
     """Stores credentials that a person typed, after the toolkit's test call accepted them. Raises `InvalidInput`."""
     if not session.integration.enabled:
         raise errors.ToolkitNotEnabled
-    account = verify_credentials(toolkit, session.integration, scheme, values, own)
+    grant = grants.by_form(toolkit, session.integration, scheme, values, own, session.scopes)
     use_up(session)
-    connection = store_connection(
-        session, dict(values), account=account, scopes=[], expires_at=None, own_variables=own, actor=actor
-    )
+    connection = _store(session, grant, actor)
     end_session(session, "connected")
     return connection
+
+
+def _store(session: ConnectSession, grant: Grant, actor: Actor) -> Connection:
+    return store_connection(
+        session,
+        grant.credentials,
+        account=grant.account,
+        scopes=grant.scopes,
+        expires_at=grant.expires_at,
+        own_variables=grant.variables,
+        actor=actor,
+    )
 
 
 def store_connection(
@@ -329,17 +371,19 @@ def store_connection(
     expires_at: Any,
     own_variables: dict[str, str],
     actor: Actor,
+    needs_confirmation: bool = True,
 ) -> Connection:
     """Writes what a finished flow brought: renews the connection it was started for, or makes it under the promised id."""
     project = session.project
     fields: dict[str, Any] = {
         "auth_type": session.auth_type,
-        "status": Connection.Status.INACTIVE if project.confirm_connections else Connection.Status.ACTIVE,
+        "status": INACTIVE if needs_confirmation and project.confirm_connections else Connection.Status.ACTIVE,
         "expires_at": expires_at,
         "account_id": account.id,
         "account_label": account.label,
         "account_picture": account.picture,
         "scopes": scopes,
+        "asked_scopes": session.scopes,
         "variables": own_variables,
         "connected_at": timezone.now(),
         "error": "",
@@ -347,6 +391,7 @@ def store_connection(
         "lease_until": None,
         "refresh_failures": 0,
         "refresh_not_before": None,
+        "refresh_due_at": None,  # planned by the background work
     }
     with transaction.atomic():
         user = session.end_user
@@ -368,7 +413,7 @@ def store_connection(
             toolkit=connection.toolkit,
             user=session.end_user.external_id if session.end_user else "",
             account=account.label,
-            missing_scopes=sorted(set(session.scopes) - set(scopes)),
+            missing_scopes=access.missing_scopes(session.scopes, scopes),
         )
     return connection
 
@@ -420,7 +465,11 @@ def _insert(session: ConnectSession, credentials: dict[str, Any], fields: dict[s
 
 def result_url(session: ConnectSession, **result: str) -> str:
     """The return URL with the result in its query: its own query and fragment survive, a colliding name is overwritten."""
-    parts = urlsplit(session.redirect_url)
+    return with_result(session.redirect_url, **result)
+
+
+def with_result(url: str, **result: str) -> str:
+    parts = urlsplit(url)
     kept = [part for part in parts.query.split("&") if part and unquote_plus(part.partition("=")[0]) not in result]
     return urlunsplit(parts._replace(query="&".join([*kept, urlencode(result)])))
 

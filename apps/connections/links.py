@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.conf import settings
 from django.core import signing
 
+from apps.toolkits.spec import Tool
+
+from .access import scopes_for
 from .models import Connection
 
 SALT = "jackfield.connect-link"
@@ -17,7 +20,8 @@ LIFETIME = 24 * 3600
 class Link:
     """What a link permits: to connect this user at this toolkit.
 
-    ``session_id`` names the connect session of a flow that an integrator started; then the link works once.
+    ``session_id`` names the connect session of a flow that an integrator started; then the link works once. ``scopes`` are
+    asked for beyond the usual ones.
     """
 
     project_id: str
@@ -26,6 +30,7 @@ class Link:
     redirect_url: str = ""
     session_id: str = ""
     test: bool = False
+    scopes: list[str] = field(default_factory=list)
 
 
 class BadLink(Exception):
@@ -34,7 +39,8 @@ class BadLink(Exception):
 
 def make_link(link: Link) -> str:
     """The URL of our connect page."""
-    data = [link.project_id, link.user_id, link.toolkit, link.redirect_url, link.session_id, link.test]
+    data: list[object] = [link.project_id, link.user_id, link.toolkit, link.redirect_url, link.session_id, link.test]
+    data += [link.scopes] if link.scopes else []
     return f"{settings.JACKFIELD_URL}/connect/{signing.dumps(data, salt=SALT, compress=True)}"
 
 
@@ -46,6 +52,20 @@ def read_link(text: str, max_age: int = LIFETIME) -> Link:
         raise BadLink from error
 
 
-def reconnect_link(connection: Connection) -> str:
+def reconnect_link(connection: Connection, scopes: list[str] | None = None) -> str:
+    """Where the person connects the account again; ``scopes`` are asked for beyond the usual ones."""
     user = connection.end_user
-    return make_link(Link(connection.project_id, user.external_id if user else "", connection.toolkit))
+    user_id = user.external_id if user else ""
+    return make_link(Link(connection.project_id, user_id, connection.toolkit, scopes=scopes or []))
+
+
+def advice_on_scopes(connection: Connection, tool: Tool) -> str:
+    """What to do about a 403 of the service, where the tool names scopes that the connection was not granted; else ""."""
+    missing = scopes_for(connection, tool)
+    if not missing:
+        return ""
+    names = ", ".join(missing)
+    if connection.end_user is None:
+        return f"The tool needs {names}, which the account was not connected with. Connect it again with these scopes."
+    link = reconnect_link(connection, missing)
+    return f"The tool needs {names}, which the user has not granted. Send the user to {link} to grant it."

@@ -3,79 +3,119 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from apps.lib import errors
 from apps.lib.api import client_ip
+from apps.lib.language import localized
 from apps.toolkits.registry import catalog
 from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import Actor
 from apps.workspaces.models import Project
 
 from . import access, flows, forms, integrations
-from .flows import FORM_SCHEMES, FlowError
+from .flows import FORM_SCHEMES, PROVIDER_SCHEMES, FlowError
 from .links import BadLink, Link, read_link
 from .models import ConnectSession, Integration
 
 COOKIE = "jf_connect"
 COOKIE_AGE = int(flows.SESSION_LIFETIME.total_seconds())
+DENIALS = {"access_denied", "user_denied", "user_cancelled_login", "user_refused", "permission_denied"}
 REASONS = {
-    "access_denied": "You did not allow access, so nothing was connected. You can go back and start again.",
-    "connection_failed": "The service did not accept the connection. Please try again.",
-    "app_mismatch": "This link belongs to another application.",
-    "invalid_state": "This attempt is too old, was already used, or was begun in another browser. Please start again.",
-    "missing_state": "The service sent no information about which attempt this belongs to. Please start again.",
-    "bad_link": "This link is not valid any more. Please ask for a new one.",
+    "access_denied": gettext_lazy("You did not allow access, so nothing was connected. You can go back and start again."),
+    "connection_failed": gettext_lazy("The service did not accept the connection. Please try again."),
+    "app_mismatch": gettext_lazy("This link belongs to another application."),
+    "invalid_state": gettext_lazy(
+        "This attempt is too old, was already used, or was begun in another browser. Please start again."
+    ),
+    "missing_state": gettext_lazy(
+        "The service sent no information about which attempt this belongs to. Please start again."
+    ),
+    "bad_link": gettext_lazy("This link is not valid any more. Please ask for a new one."),
 }
 
 
+def in_popup(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """For each page and redirect on the way of a popup: the usual same-origin policy would cut its tie to its opener."""
+
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        response["Cross-Origin-Opener-Policy"] = "unsafe-none"
+        return response
+
+    return wrapper
+
+
+def reason_of(code: str) -> str:
+    return str(REASONS.get(code, REASONS["connection_failed"]))
+
+
 @never_cache
+@in_popup
 @require_GET
 def callback(request: HttpRequest, app_id: str | None = None) -> HttpResponse:
     """The provider's answer: always a redirect, to the integrator's page or to our own result page."""
-    state, cookie = request.GET.get("state", ""), request.COOKIES.get(COOKIE, "")
+    given, cookie = request.GET, request.COOKIES.get(COOKIE, "")
+    request_token = given.get("oauth_token") or given.get("denied", "")  # OAuth 1.0a
     try:
-        session = flows.take_session(state, cookie, app_id)
-        if "error" in request.GET or "denied" in request.GET or not request.GET.get("code"):
-            denied = request.GET.get("error") in {"access_denied", "user_denied", "user_cancelled_login"}
-            code = "access_denied" if denied else "connection_failed"
+        session = flows.take_session(given.get("state", ""), cookie, app_id, request_token=request_token)
+        answer = given.get("oauth_verifier" if session.auth_type == "oauth1" else "code")
+        if not answer or any(name in given for name in ("error", "denied", "oauth_problem")):
+            code = "access_denied" if _is_denial(given) else "connection_failed"
             flows.end_session(session, code)
             raise FlowError(code, session)
         user = session.end_user.external_id if session.end_user else ""
         actor = Actor(f"end-user:{user}", client_ip(request))
-        connection = flows.finish_oauth(session, request.GET["code"], request.GET.get("iss", ""), actor)
+        if session.auth_type == "oauth1":
+            connection = flows.finish_oauth1(session, request_token, answer, actor)
+        else:
+            connection = flows.finish_oauth(session, answer, given.get("iss", ""), actor)
     except FlowError as error:
         return _leave(error.session, status="error", message=error.code)
     return _leave(session, status="connected", toolkit=connection.toolkit, connectionId=connection.pk)
 
 
+def _is_denial(given: QueryDict) -> bool:
+    """Whether the person said no, in OAuth 2's word or in one of those that OAuth 1.0a's providers use."""
+    return "denied" in given or bool(DENIALS & {given.get("error"), given.get("oauth_problem")})
+
+
 def _leave(session: ConnectSession | None, **result: str) -> HttpResponse:
+    if session is not None and session.page_id:
+        return redirect(f"/connect/page/{session.page_id}?{urlencode({'done': session.pk})}")
     if session is not None and session.redirect_url:
-        return _redirect(flows.result_url(session, **result))
+        return redirect(flows.result_url(session, **result))
     if session is not None:
         result |= {"project": session.project.pk}
-    return _redirect(f"/connect/result?{urlencode(result)}")
+    return redirect(f"/connect/result?{urlencode(result)}")
 
 
 class _Redirect(HttpResponseRedirect):
     allowed_schemes = ["http", "https"]
 
 
-def _redirect(url: str) -> HttpResponse:
+def redirect(url: str) -> HttpResponse:
     response = _Redirect(url)
     response["Referrer-Policy"] = "no-referrer"
     return response
 
 
 @never_cache
+@localized
+@in_popup
 @require_GET
 def result(request: HttpRequest) -> HttpResponse:
     """How it ended, for flows without a page of the integrator to return to. Says only what the URL's known words say."""
@@ -84,11 +124,13 @@ def result(request: HttpRequest) -> HttpResponse:
         toolkit = catalog(project).get(request.GET.get("toolkit", ""))
         context = {"project": project, "toolkit": toolkit, "connected": True}
         return render(request, "connect/result.html", context)
-    reason = REASONS.get(request.GET.get("message", ""), REASONS["connection_failed"])
+    reason = reason_of(request.GET.get("message", ""))
     return render(request, "connect/result.html", {"project": project, "reason": reason}, status=400)
 
 
 @never_cache
+@localized
+@in_popup
 @require_http_methods(["GET", "POST"])
 def start(request: HttpRequest, token: str) -> HttpResponse:
     """The page of a connect link. Looking at it changes nothing; its button begins."""
@@ -101,11 +143,11 @@ def _page_of_link(request: HttpRequest, token: str) -> HttpResponse:
     try:
         link = read_link(token)
     except BadLink:
-        return _refuse(request, "bad_link")
+        return refuse(request, "bad_link")
     project = Project.objects.select_related("workspace__plan").filter(pk=link.project_id).first()
     toolkit = catalog(project).get(link.toolkit)
     if project is None or toolkit is None:
-        return _refuse(request, "bad_link")
+        return refuse(request, "bad_link")
     context: dict[str, Any] = {"project": project, "toolkit": toolkit}
     try:
         if link.session_id:
@@ -113,15 +155,25 @@ def _page_of_link(request: HttpRequest, token: str) -> HttpResponse:
         return _start(request, link, context)
     except FlowError as error:
         return _leave(error.session, status="error", message=error.code)
-    except (errors.ToolkitNotEnabled, errors.NotConfigured) as error:
-        fault = f"{toolkit.name} accounts cannot be connected here at the moment. Please tell {project.name}."
-        return render(request, "connect/start.html", context | {"fault": fault}, status=error.status)
     except errors.Failure as error:
-        return render(request, "connect/start.html", context | {"fault": error.text}, status=error.status)
+        fault = fault_of(error, project, toolkit)
+        return render(request, "connect/start.html", context | {"fault": fault}, status=error.status)
 
 
-def _refuse(request: HttpRequest, reason: str) -> HttpResponse:
-    return render(request, "connect/result.html", {"reason": REASONS[reason]}, status=400)
+def refuse(request: HttpRequest, reason: str, project: Project | None = None) -> HttpResponse:
+    return render(request, "connect/result.html", {"reason": REASONS[reason], "project": project}, status=400)
+
+
+def fault_of(error: errors.Failure, project: Project, toolkit: Toolkit) -> str:
+    """Why an account cannot be connected, in words for the person who wanted to."""
+    names = {"toolkit": toolkit.name, "project": project.name}
+    if isinstance(error, (errors.ToolkitNotEnabled, errors.NotConfigured)):
+        return _("%(toolkit)s accounts cannot be connected here at the moment. Please tell %(project)s.") % names
+    if isinstance(error, errors.QuotaExceeded):
+        return _("%(project)s cannot take any further accounts at the moment. Please tell %(project)s.") % names
+    if isinstance(error, errors.Unreachable):
+        return _("%(toolkit)s cannot be reached at the moment. Please try again later.") % names
+    return error.text
 
 
 def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
@@ -145,23 +197,26 @@ def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpRes
         redirect_url=link.redirect_url,
         scheme_type=scheme.type,
         binding=flows.digest(cookie),
+        scopes=link.scopes,
     )
     if form is not None:
         started.session.integration.project = project
         return _finish_form(request, started.session, form, context)
-    response = _redirect(started.url)
+    response = redirect(started.url)
     response.set_cookie(COOKIE, cookie, max_age=COOKIE_AGE, httponly=True, samesite="Lax", secure=settings.HTTPS)
     return response
 
 
 def _other_ways(toolkit: Toolkit, integration: Integration, chosen: Any) -> list[tuple[str, str]]:
     """(type, what its link says) of the schemes by which the person may connect instead."""
-    ready = {"oauth2", *FORM_SCHEMES} if access.oauth_client(integration) else set(FORM_SCHEMES)
+    ready = {*PROVIDER_SCHEMES, *FORM_SCHEMES} if access.oauth_client(integration) else set(FORM_SCHEMES)
     return [(one.type, _way(toolkit, one)) for one in toolkit.auth if one.type in ready and one.type != chosen.type]
 
 
 def _way(toolkit: Toolkit, scheme: Any) -> str:
-    if scheme.type == "oauth2":
+    if scheme.type == "client_credentials":
+        return "Use a client id and secret"
+    if scheme.type in PROVIDER_SCHEMES:
         return f"Sign in at {toolkit.name}"
     if scheme.type == "basic":
         return f"Use {scheme.username_title} and {scheme.password_title}"
