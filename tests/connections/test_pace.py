@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -184,17 +185,17 @@ def test_calls_under_way_are_taken_off_what_is_left() -> None:
 
 def test_the_last_tenth_is_spaced_evenly_up_to_the_reset(clock: Clock) -> None:
     call(told(100, 9, 90))
-    times = []
+    times, waits = [], set()
     for _ in range(900):
         try:
             call(told(100, 9 - len(times) - 1, round(590 - clock.now)))
             times.append(round(clock.now - 500, 1))
         except ProviderLimited as error:
-            assert error.retry_after is not None
-            assert 1 <= error.retry_after <= 11
+            waits.add(error.retry_after)
         clock.sleep(0.1)
     assert len(times) == 9
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert waits <= set(range(1, 12))
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert all(9 <= gap <= 11.5 for gap in gaps), times
 
 
@@ -466,8 +467,8 @@ def test_processes_share_what_is_left_near_the_wall(in_valkey: None, processes: 
         try:
             pace.before("ca_1", LAB)
             granted += 1
-        except ProviderLimited as error:
-            assert error.retry_after is not None
+        except ProviderLimited:
+            continue
     assert granted == 6
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from apps.connections import flows
 from apps.connections.flows import FlowError, store_connection
 from apps.connections.models import Connection, ConnectSession
 from apps.connections.upstream import Account
+from apps.lib import shared
 from apps.lib.errors import Failure, QuotaExceeded, RateLimited
 from apps.workspaces import quota
 from apps.workspaces.audit import SYSTEM, Actor
@@ -25,7 +27,7 @@ from apps.workspaces.callers import Caller
 from apps.workspaces.models import Plan, Project, UsageCounter
 from apps.workspaces.services import issue_key, revoke_key
 from tests.api.shop import Shop, fails
-from tests.cast import Cast
+from tests.cast import Cast, connect, enable
 from tests.peers.valkey import Valkey
 
 CALL = {"toolName": "LAB_GET_ITEM", "params": {"id": "1"}, "userId": "u1"}
@@ -213,6 +215,138 @@ def test_leases_end_exactly_at_the_limit(cast: Cast) -> None:
         quota.take_call(caller)
     with pytest.raises(RateLimited):
         quota.take_call(caller)
+
+
+def test_near_the_limit_leases_are_single_calls(cast: Cast) -> None:
+    limit(cast, calls_per_minute=25_000)
+    cast.project.workspace = cast.workspace
+    caller = caller_of(cast)
+    quota.take_call(caller)
+    UsageCounter.objects.update(used=24_990)
+    for lease in quota._leases.values():
+        lease.left = 0
+    quota.take_call(caller)  # still believes that much is left; 50 do not fit
+    quota.take_call(caller)
+    assert UsageCounter.objects.get().used == 24_992
+    assert [lease.left for lease in quota._leases.values()] == [0]
+
+
+def leases_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Another process's memory from now on; gives it."""
+    monkeypatch.setattr(quota, "_full", {})
+    monkeypatch.setattr(quota, "_leases", {})
+    return quota._leases
+
+
+def test_what_lies_idle_in_one_process_is_for_the_others(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(cast, calls_per_minute=1000)
+    cast.project.workspace = cast.workspace
+    caller = caller_of(cast)
+    first = leases_of(monkeypatch)
+    quota.take_call(caller)
+    leases_of(monkeypatch)
+    for _ in range(998):
+        quota.take_call(caller)
+    with pytest.raises(RateLimited):
+        quota.take_call(caller)
+    second = quota._leases
+    monkeypatch.setattr(quota, "_leases", first)
+    quota.give_back_idle()
+    assert UsageCounter.objects.get().used == 1000  # used a moment ago
+    for lease in first.values():
+        lease.used_at -= quota.IDLE_SECONDS
+    quota.give_back_idle()
+    monkeypatch.setattr(quota, "_leases", second)
+    monkeypatch.setattr(quota, "_full", {})
+    quota.take_call(caller)
+    with pytest.raises(RateLimited):
+        quota.take_call(caller)
+
+
+def test_a_clean_stop_gives_leases_back(cast: Cast) -> None:
+    limit(cast, calls_per_day=10_000)
+    cast.project.workspace = cast.workspace
+    quota.take_call(caller_of(cast))
+    assert quota.used_today(cast.workspace.pk) == 20
+    quota.give_back_all()
+    assert quota.used_today(cast.workspace.pk) == 1
+
+
+def test_a_forked_process_hands_out_no_lease_of_its_parent(cast: Cast) -> None:
+    limit(cast, calls_per_day=10_000)
+    cast.project.workspace = cast.workspace
+    quota.take_call(caller_of(cast))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, bytes([len(quota._leases)]))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 1) == b"\0"
+    assert len(quota._leases) == 1
+
+
+def test_refused_calls_are_counted_nowhere(cast: Cast, counted: str) -> None:
+    limit(cast, calls_per_minute=5, calls_per_day=3)
+    cast.project.workspace = cast.workspace
+    caller = caller_of(cast)
+    for _ in range(3):
+        quota.take_call(caller)
+    for _ in range(5):
+        with pytest.raises(QuotaExceeded):
+            quota.take_call(caller)
+    assert quota.used_today(cast.workspace.pk) == 3
+    limit(cast, calls_per_minute=5)
+    for _ in range(2):
+        quota.take_call(caller)
+    with pytest.raises(RateLimited):
+        quota.take_call(caller)
+
+
+def test_redis_is_asked_once_for_both_limits(cast: Cast, in_valkey: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(cast, calls_per_minute=5, calls_per_day=3)
+    cast.project.workspace = cast.workspace
+    asked: list[Any] = []
+    take = quota.TAKE
+    monkeypatch.setattr(quota, "TAKE", lambda *given: asked.append(given) or take(*given))
+    quota.take_call(caller_of(cast))
+    assert len(asked) == 1
+
+
+def test_counters_in_redis_expire(cast: Cast, in_valkey: None) -> None:
+    limit(cast, calls_per_minute=5)
+    cast.project.workspace = cast.workspace
+    quota.take_call(caller_of(cast))
+    pattern = shared.key("quota:m:*")
+    lifetime = shared.Command("return redis.call('TTL', redis.call('KEYS', ARGV[1])[1])")
+    assert 0 < lifetime([], [pattern]) <= 121
+
+
+def test_a_plan_that_grows_is_heeded_at_once(cast: Cast, counted: str) -> None:
+    limit(cast, calls_per_minute=1)
+    cast.project.workspace = cast.workspace
+    quota.take_call(caller_of(cast))
+    with pytest.raises(RateLimited):
+        quota.take_call(caller_of(cast))
+    limit(cast, calls_per_minute=2)
+    quota.take_call(caller_of(cast))
+
+
+def test_usage_tells_what_is_used_of_each_limit(cast: Cast, counted: str) -> None:
+    limit(cast, calls_per_day=2, connections=10, concurrent_calls=4)
+    cast.project.workspace = cast.workspace
+    caller = caller_of(cast)
+    quota.take_call(caller)
+    slot = quota.take_slot(caller)
+    connect(enable(cast.project, "sandbox"))
+    found = {use.name: (use.used, use.limit, use.percent) for use in quota.usage(cast.workspace)}
+    assert found == {
+        "Calls today (UTC)": (1, 2, 50),
+        "Calls at the same time": (1, 4, 25),
+        "Connections": (1, 10, 10),
+        "API keys": (1, None, 0),
+    }
+    slot.release()
 
 
 def test_counters_of_the_past_are_forgotten(cast: Cast) -> None:
