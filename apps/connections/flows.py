@@ -26,7 +26,7 @@ from apps.workspaces.audit import Actor, record
 from apps.workspaces.models import EndUser, Project, Workspace
 from apps.workspaces.services import clean_origin, end_user
 
-from . import access, grants, oauth, oauth1
+from . import access, events, grants, oauth, oauth1
 from .grants import Grant
 from .integrations import enabled_integration, find_toolkit
 from .links import Link, make_link
@@ -113,7 +113,7 @@ def start_connect(
     page: ConnectPage | None = None,
     renew: Connection | None = None,
 ) -> Started:
-    """Begins a flow: a connect session, and the URL on which it goes on.
+    """Begins a flow: a connect session, and the URL on which it goes on. Without a user it is for the shared account.
 
     ``binding`` is the hash of the browser's cookie where the flow starts on a page of ours; ``scopes`` are asked for beyond
     the usual ones; ``page`` is the hosted page to come back to; ``renew`` the account to be connected again, where it is not
@@ -126,7 +126,7 @@ def start_connect(
     asked = scopes_to_ask(toolkit, integration, scheme, scopes)
     if redirect_url:
         check_redirect_url(project, redirect_url)
-    user = end_user(project, user_id)
+    user = end_user(project, user_id) if user_id else None
     allow_multiple = allow_multiple or (renew is not None and not renew.is_primary)
     existing = renew or (None if allow_multiple else _primary(integration, user))
     if existing is None:
@@ -398,13 +398,17 @@ def store_connection(
         if user is not None and not EndUser.objects.select_for_update().filter(pk=user.pk).exists():
             raise FlowError("connection_failed", session)  # purged meanwhile
         existing = _renewed_by(session)
+        event = "created"
         connection = _insert(session, credentials, fields) if existing is None else None
         if connection is None:
             # Two flows of one person ended at the same moment: the later one renews what the earlier one made.
             existing = existing or _renewed_by(session)
             if existing is None:
                 raise FlowError("connection_failed", session)
+            event = "recovered" if existing.status == Connection.Status.EXPIRED else ""
             connection = _renew(existing, credentials, fields)
+        if event:
+            events.tell(connection, event)
         record(
             actor,
             "connection.renewed" if existing else "connection.created",

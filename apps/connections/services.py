@@ -16,7 +16,7 @@ from apps.workspaces.audit import Actor, record
 from apps.workspaces.models import EndUser, Project
 from apps.workspaces.signals import end_user_deleted
 
-from . import access, oauth
+from . import access, events, oauth
 from .models import Connection
 from .refresh import fresh_credentials
 from .upstream import call_fixed, failed_by_rule
@@ -41,7 +41,8 @@ def disconnect(connection: Connection, actor: Actor) -> bool:
     with transaction.atomic():
         record(actor, "connection.deleted", connection.pk, project=connection.project, toolkit=connection.toolkit,
                account=connection.account_label, revoked_at_provider=revoked)  # fmt: skip
-        Connection.objects.filter(pk=connection.pk).delete()
+        if Connection.objects.filter(pk=connection.pk).delete()[0]:
+            events.tell(connection, "deleted")
     return revoked
 
 

@@ -17,7 +17,7 @@ import logging
 import random
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -210,10 +210,11 @@ def _may_be_called(url: str) -> bool:
 
 
 # -- Events ----------------------------------------------------------------------------------------------------------
-def emit(project: Project, event_type: str, data: dict[str, Any]) -> None:
+def emit(project: Project, event_type: str, data: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
     """Tells every endpoint of the project that wants it. To be called in the transaction that changes what is told of.
 
-    ``data`` is JSON for the integrator. One SELECT where nobody wants it. Raises ValueError for a type that is none.
+    ``data`` is JSON for the integrator, or what makes it where somebody wants it; else this costs one SELECT.
+    Raises ValueError for a type that is none.
     """
     if event_type not in EVENT_TYPES:
         raise ValueError(f"{event_type} is not among EVENT_TYPES")
@@ -224,7 +225,7 @@ def emit(project: Project, event_type: str, data: dict[str, Any]) -> None:
             pk for pk, events in rows.order_by("pk").values_list("pk", "events") if not events or event_type in events
         ]
         if wanting:
-            _write(project, wanting, event_type, data)
+            _write(project, wanting, event_type, data() if callable(data) else data)
 
 
 def send_test(endpoint: WebhookEndpoint, actor: Actor) -> WebhookDelivery:

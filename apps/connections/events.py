@@ -1,0 +1,32 @@
+"""What integrators' webhooks are told of connections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.workspaces.webhooks import emit
+
+from .models import Connection
+
+
+def tell(connection: Connection, what: str, **more: Any) -> None:
+    """``what`` happened to the connection: created, recovered or deleted. To be called in the transaction that does it."""
+    emit(connection.project, f"connection.{what}", lambda: _row(connection) | more)
+
+
+def tell_refreshed_failed(connection: Connection, reason: str) -> None:
+    """Only the person can mend it: by the link, where it is a person's."""
+    from .links import reconnect_link  # which knows of refreshing, by way of what tools need
+
+    def data() -> dict[str, Any]:
+        link = reconnect_link(connection) if connection.end_user_id else None
+        return _row(connection) | {"reason": reason, "reconnectUrl": link}
+
+    emit(connection.project, "connection.refreshed_failed", data)
+
+
+def _row(connection: Connection) -> dict[str, Any]:
+    """As GET connections/{id} gives it."""
+    from .api.serializers import connection_row
+
+    return connection_row(connection)
