@@ -31,11 +31,14 @@ DEBUG = False
 # -- Keys ------------------------------------------------------------------------------------------------------------
 SECRET_KEY = environment.secret("JACKFIELD_SECRET_KEY")
 JACKFIELD_ENCRYPTION_KEYS = environment.secret("JACKFIELD_ENCRYPTION_KEYS")
+# Where the keys lie in a file, it is read again when it changes (`apps.lib.vault`).
+JACKFIELD_ENCRYPTION_KEYS_PATH = os.environ.get("JACKFIELD_ENCRYPTION_KEYS_FILE", "")
 if not PRODUCTION:
     SECRET_KEY = SECRET_KEY or environment.kept_in_file(JACKFIELD_HOME / "secret_key", environment.new_secret_key)
-    JACKFIELD_ENCRYPTION_KEYS = JACKFIELD_ENCRYPTION_KEYS or environment.kept_in_file(
-        JACKFIELD_HOME / "encryption_keys", environment.new_encryption_keys
-    )
+    if not JACKFIELD_ENCRYPTION_KEYS:
+        _kept = JACKFIELD_HOME / "encryption_keys"
+        JACKFIELD_ENCRYPTION_KEYS = environment.kept_in_file(_kept, environment.new_encryption_keys)
+        JACKFIELD_ENCRYPTION_KEYS_PATH = "" if TESTING else str(_kept)  # tests set the keys themselves
 
 # -- Where we are ----------------------------------------------------------------------------------------------------
 JACKFIELD_URL = os.environ.get("JACKFIELD_URL", "http://127.0.0.1:8000").rstrip("/")
@@ -174,6 +177,11 @@ if not CELERY_BROKER_URL:
     }
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"
+CELERY_TASK_ROUTES = {
+    "connections.keep_alive": {"queue": "refresh"},
+    "connections.refresh_ahead": {"queue": "refresh"},
+    "workspaces.deliver": {"queue": "deliveries"},
+}
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -183,7 +191,10 @@ with suppress(OSError):  # the scheduler makes no folder for its file; other pro
 CELERY_BEAT_SCHEDULE = {
     "forget what has expired": {"task": "connections.forget_expired", "schedule": 600.0},
     "forget old executions": {"task": "runs.forget_old", "schedule": 3600.0},
+    # Those that wait longer than until the next one (the workers were stopped) are thrown away, not worked off.
+    "keep connections alive": {"task": "connections.keep_alive", "schedule": 30.0, "options": {"expires": 30.0}},
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
+    "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
@@ -349,6 +360,7 @@ UNFOLD = {
                     _link("Connections", "cable", "connections_connection_changelist"),
                     _link("Try a tool", "play_circle", "runs_execution_try", "is_editor"),
                 ],
+                    _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
             },
             {
                 "title": "Observe",
@@ -356,6 +368,7 @@ UNFOLD = {
                     _link("Executions", "list_alt", "runs_execution_changelist", but="/try/"),
                     _link("Audit log", "history", "workspaces_auditevent_changelist"),
                 ],
+                    _link("Deliveries", "send", "workspaces_webhookdelivery_changelist"),
             },
             {
                 "title": "Access",

@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, F, Value, When
+from django.db import transaction
 from django.utils import timezone
 
 from apps.lib.db import release
@@ -24,7 +24,9 @@ from apps.toolkits.request import BadParameters
 from apps.toolkits.spec import ClientCredentials, OAuth2
 from apps.workspaces.audit import SYSTEM, record
 
-from . import access, oauth
+from . import access, events, oauth
+from .due import is_refreshable as is_refreshable
+from .due import next_due
 from .models import Connection
 
 log = logging.getLogger(__name__)
@@ -33,12 +35,6 @@ LONGEST_MARGIN = 60.0  # seconds before expiry from which a token counts as stal
 LEASE = timedelta(seconds=20)  # beyond the 10 s a token call may take, with room for slow writes and clocks apart
 PATIENCE = 22.0  # seconds that a caller waits for somebody else's refresh; longer than the lease of one who was killed
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 60.0
-
-
-def is_refreshable(connection: Connection, credentials: dict[str, Any]) -> bool:
-    return connection.auth_type == "client_credentials" or bool(
-        connection.auth_type == "oauth2" and credentials.get("refresh_token")
-    )
 
 
 def margin(credentials: dict[str, Any]) -> timedelta:
@@ -69,6 +65,23 @@ def fresh_credentials(connection: Connection, *, failed_version: int | None = No
             raise expired(connection)
         return credentials
     return _refreshed(connection, failed_version)
+
+
+def refresh_ahead(connection: Connection) -> bool:
+    """Refreshes a token that may still be good, under the lease that callers take; nobody waits for it.
+
+    False where that could not be: somebody else is at it, or the provider cannot for now. Raises `ConnectionExpired`,
+    `NotConnected`.
+    """
+    credentials = _read_again(connection)
+    version, owner = connection.version, row_id()
+    if not _take_lease(connection, owner, timezone.now()):
+        return False
+    try:
+        _refresh_with_lease(connection, credentials, owner, None)
+    except RefreshUnavailable:
+        return False
+    return connection.version != version
 
 
 def _refreshed(connection: Connection, failed_version: int | None) -> dict[str, Any]:
@@ -150,7 +163,7 @@ def _take_what_is_there(connection: Connection) -> dict[str, Any]:
 
 def _call_provider(connection: Connection, credentials: dict[str, Any]) -> oauth.Token:
     integration = connection.integration
-    client = access.client_for(integration, credentials)
+    client = access.client_for(integration, credentials, connection.auth_type)
     if client is None:
         raise oauth.TokenError("no_client", "The integration has no OAuth client.")
     try:
@@ -175,11 +188,13 @@ def _store(connection: Connection, old: dict[str, Any], token: oauth.Token) -> d
     """
     now = timezone.now()
     credentials = old | stored_token(token) | {"refresh_token": token.refresh_token or old.get("refresh_token", "")}
+    connection.expires_at, connection.refreshed_at = expiry(token, now), now
     changes: dict[str, Any] = {
         "credentials": connection.sealed("credentials", credentials),
         "version": connection.version + 1,
-        "expires_at": expiry(token, now),
+        "expires_at": connection.expires_at,
         "refreshed_at": now,
+        "refresh_due_at": next_due(connection, credentials, now),
         "lease_owner": "",
         "lease_until": None,
         "refresh_failures": 0,
@@ -189,16 +204,21 @@ def _store(connection: Connection, old: dict[str, Any], token: oauth.Token) -> d
     if token.scopes is not None:
         changes["scopes"] = token.scopes
     if token.raw:
-        toolkit = access.toolkit_of(connection.integration)
-        changes["variables"] = access.moved(toolkit, token.raw, connection.variables)
+        changes["variables"] = access.moved(connection, token.raw)
     rows = Connection.objects.filter(pk=connection.pk, version=connection.version)
-    ended = When(status=Connection.Status.EXPIRED, then=Value(Connection.Status.ACTIVE))
-    if not rows.update(**changes, status=Case(ended, default=F("status"))):
+    with transaction.atomic():
+        won = rows.exclude(status=Connection.Status.EXPIRED).update(**changes)
+        recovered = 0 if won else rows.update(**changes, status=Connection.Status.ACTIVE)
+        if won or recovered:
+            for name, value in changes.items():
+                setattr(connection, name, value)
+            record(SYSTEM, "connection.refreshed", connection.pk, project=connection.project)
+        if recovered:
+            connection.status = Connection.Status.ACTIVE
+            events.tell(connection, "recovered")
+    if not (won or recovered):
         log.warning("connection %s was written by somebody else during its refresh", connection.pk)
         return _take_what_is_there(connection)
-    record(SYSTEM, "connection.refreshed", connection.pk, project=connection.project)
-    for name, value in changes.items():
-        setattr(connection, name, value)
     return credentials
 
 
@@ -215,12 +235,19 @@ def _end(connection: Connection, reason: str, *, owner: str | None = None) -> bo
     rows = Connection.objects.filter(pk=connection.pk, version=connection.version)
     if owner is not None:
         rows = rows.filter(lease_owner=owner)
-    won = rows.update(
-        status=Connection.Status.EXPIRED, error=reason[:300], lease_owner="", lease_until=None, refresh_not_before=None
-    )
-    if won:
-        connection.status, connection.error = Connection.Status.EXPIRED, reason[:300]
-        record(SYSTEM, "connection.expired", connection.pk, project=connection.project, reason=reason)
+    with transaction.atomic():
+        won = rows.exclude(status=Connection.Status.EXPIRED).update(
+            status=Connection.Status.EXPIRED,
+            error=reason[:300],
+            lease_owner="",
+            lease_until=None,
+            refresh_not_before=None,
+            refresh_due_at=None,
+        )
+        if won:
+            connection.status, connection.error = Connection.Status.EXPIRED, reason[:300]
+            record(SYSTEM, "connection.expired", connection.pk, project=connection.project, reason=reason)
+            events.tell_refreshed_failed(connection, reason)
     return bool(won)
 
 

@@ -2,9 +2,24 @@
 
 from celery import shared_task
 
-from . import flows
+from . import flows, keepalive
 
 
 @shared_task(name="connections.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
     return flows.forget_expired()
+
+
+@shared_task(name="connections.keep_alive")  # type: ignore[untyped-decorator]
+def keep_alive() -> int:
+    """A beat of the proactive refresh: hands what is due to the workers; gives how many connections."""
+    keepalive.plan()
+    claimed = keepalive.claim()
+    for ids in claimed:
+        refresh_ahead.apply_async((ids,), expires=keepalive.CLAIM.total_seconds())
+    return sum(map(len, claimed))
+
+
+@shared_task(name="connections.refresh_ahead")  # type: ignore[untyped-decorator]
+def refresh_ahead(ids: list[str]) -> None:
+    keepalive.refresh_some(ids)

@@ -171,41 +171,24 @@ def send_invitation(request: HttpRequest, user: User, workspace: Workspace, invi
         adapter.send_mail("account/email/invitation", user.email, words)
 
 
-def reseal() -> int:
-    """Encrypts the stored secrets of second factors and of sign-on issuers under the first key; gives their number."""
-    count = 0
-    adapter = MfaAdapter()
-    for authenticator in Authenticator.objects.exclude(type=Authenticator.Type.WEBAUTHN).iterator():
-        for name in ("secret", "seed"):
-            if name in authenticator.data:
-                authenticator.data[name] = adapter.encrypt(adapter.decrypt(authenticator.data[name]))
-                count += 1
-        authenticator.save(update_fields=["data"])
-    for app in SingleSignOnAdapter().list_apps(None):
-        if app.pk:
-            app.save()  # `keep_app_secret` seals what `list_apps` has opened
-            count += 1
-    return count
-
-
 @receiver(pre_save, sender=SocialApp, dispatch_uid="workspaces.keep_app_secret")
 def keep_app_secret(sender: Any, instance: SocialApp, **kwargs: Any) -> None:
     """Moves a client secret out of its plain column; an empty one leaves the kept secret as it is."""
     if instance.secret:
-        sealed = vault.seal(instance.secret.encode(), _app_place(instance))
+        sealed = vault.seal(instance.secret.encode(), app_place(instance))
         instance.settings = {**instance.settings, SEALED_SECRET: sealed}
         instance.secret = ""
 
 
 def _open_secret(app: SocialApp) -> str:
     try:
-        return vault.unseal(app.settings[SEALED_SECRET], _app_place(app)).decode()
+        return vault.unseal(app.settings[SEALED_SECRET], app_place(app)).decode()
     except vault.VaultError as error:  # the sign-in page must still open for everybody else
         log.error("the client secret of sign-on issuer %s must be entered again: %s", app.provider_id, error)
         return ""
 
 
-def _app_place(app: SocialApp) -> str:
+def app_place(app: SocialApp) -> str:
     return f"socialaccount_socialapp:{app.provider_id}:secret"
 
 

@@ -352,20 +352,6 @@ def test_a_secret_that_no_longer_opens_leaves_the_sign_in_page_open(
     assert "must be entered again" in caplog.text
 
 
-def test_stored_secrets_move_to_the_newest_key(cast: Cast, issuer: SocialApp, settings: Any) -> None:
-    from apps.lib.vault import new_key
-
-    secret = generate_totp_secret()
-    totp = TOTP.activate(cast.alice, secret)
-    settings.JACKFIELD_ENCRYPTION_KEYS = f"{new_key('fresh')},{settings.JACKFIELD_ENCRYPTION_KEYS}"
-    assert accounts.reseal() == 2
-    totp.instance.refresh_from_db()
-    issuer.refresh_from_db()
-    assert totp.instance.data["secret"].startswith("jf1:fresh:")
-    assert issuer.settings["sealed_secret"].startswith("jf1:fresh:")
-    assert accounts.MfaAdapter().decrypt(totp.instance.data["secret"]) == secret
-
-
 class FakeLogin:
     """What allauth hands over after a sign-on, as far as our adapter looks."""
 
