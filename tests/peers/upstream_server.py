@@ -1,11 +1,14 @@
 """The upstream that misbehaves, as a program of its own (see `upstream.py` for what each route does)."""
 
 import json
+import math
 import socket
 import struct
 import sys
 import threading
+import time
 import zlib
+from base64 import urlsafe_b64decode
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +34,9 @@ class Memory:
         with self.lock:
             self.counts: Counter[str] = Counter()
             self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+            self.busy: Counter[str] = Counter()
+            self.peaks: dict[str, int] = {}
+            self.walls: dict[str, dict[str, float]] = {}
 
     def note(self, request: dict[str, Any]) -> int:
         with self.lock:
@@ -40,7 +46,8 @@ class Memory:
 
     def dump(self) -> dict[str, Any]:
         with self.lock:
-            return {"counts": dict(self.counts), "requests": list(self.requests)}
+            found = {"counts": dict(self.counts), "requests": list(self.requests)}
+            return found | {"peaks": dict(self.peaks), "walls": {name: dict(wall) for name, wall in self.walls.items()}}
 
 
 MEMORY = Memory()
@@ -174,6 +181,35 @@ def slow(request: Handler) -> None:
     request.send_json(200, {"seconds": seconds})
 
 
+def busy(request: Handler) -> None:
+    """/busy/NAME/SECONDS answers late; how many were under way at the same time is remembered by name."""
+    _, _, name, seconds = request.route.split("/")
+    with MEMORY.lock:
+        MEMORY.busy[name] += 1
+        MEMORY.peaks[name] = max(MEMORY.peaks.get(name, 0), MEMORY.busy[name])
+    threading.Event().wait(float(seconds))
+    with MEMORY.lock:
+        MEMORY.busy[name] -= 1
+    request.send_json(200, {"name": name})
+
+
+def walled(request: Handler) -> None:
+    """/walled/NAME/LIMIT/SECONDS permits so many calls in so many seconds, and says in each answer how many are left."""
+    _, _, name, limit, seconds = request.route.split("/")
+    now = time.monotonic()
+    with MEMORY.lock:
+        wall = MEMORY.walls.setdefault(name, {"begun": now, "used": 0, "served": 0, "refused": 0, "windows": 1})
+        if now >= wall["begun"] + float(seconds):
+            wall |= {"begun": now, "used": 0, "windows": wall["windows"] + 1}
+        refused = wall["used"] >= int(limit)
+        wall["refused" if refused else "served"] += 1
+        wall["used"] += not refused
+        rest = str(max(1, math.ceil(wall["begun"] + float(seconds) - now)))
+        left = str(int(limit) - int(wall["used"]))
+    told = {"X-RateLimit-Limit": limit, "X-RateLimit-Remaining": left, "X-RateLimit-Reset": rest}
+    request.send_json(429 if refused else 200, {"left": left}, told | ({"Retry-After": rest} if refused else {}))
+
+
 def big(request: Handler) -> None:
     size = int(request.option("bytes", str(BIG)))
     frame = b'{"data": ""}'
@@ -240,6 +276,15 @@ def bearer(request: Handler) -> None:
     return request.send_json(200, {"ok": True})
 
 
+def expect(request: Handler) -> None:
+    """/expect/header/NAME/VALUE or /expect/query/NAME/VALUE, the value in URL-safe base64: 401 without exactly that."""
+    place, name, wanted = request.route.split("/")[2:5]
+    found = request.headers.get(name) if place == "header" else request.query.get(name, [None])[0]
+    if found != urlsafe_b64decode(wanted).decode():
+        return request.send_json(401, {"error": "not what was expected"})
+    return echo(request)
+
+
 def authorize(request: Handler) -> None:
     """An authorization endpoint that asks nobody; /authorize/deny says no."""
     wanted = {"error": "access_denied"} if request.route.endswith("/deny") else {"code": f"code-{request.seen}"}
@@ -299,6 +344,8 @@ ROUTES: dict[str, Callable[[Handler], None]] = {
     "rate-limited-once": rate_limited_once,
     "hang": hang,
     "slow": slow,
+    "busy": busy,
+    "walled": walled,
     "big": big,
     "bomb": bomb,
     "redirect": redirect,
@@ -308,6 +355,7 @@ ROUTES: dict[str, Callable[[Handler], None]] = {
     "broken-json": broken_json,
     "reset": reset,
     "bearer": bearer,
+    "expect": expect,
     "authorize": authorize,
     "token": token,
 }
