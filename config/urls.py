@@ -17,6 +17,7 @@ admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-a
 urlpatterns = [
     path("v1/<project:app_id>/", include("apps.runs.api.urls")),  # first, for execute is called most
     path("v1/<project:app_id>/", include("apps.connections.api.urls")),
+    path("v1/<project:app_id>/", include("apps.toolkits.api.urls")),
     path("v1/<project:app_id>/", include("apps.workspaces.api.urls")),
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),
@@ -26,6 +27,8 @@ urlpatterns = [
     path("openapi.json", openapi.description, name="openapi"),
     path("", include("apps.workspaces.urls")),
     path("", include("apps.connections.urls")),
+    path("", include("apps.connections.people_urls")),
+    path("v1/", include("apps.runs.api.shortcut_urls")),  # late, for its paths begin with any toolkit's slug
     # An account has one e-mail address, and only an admin changes it (see apps.workspaces.accounts).
     path("accounts/email/", RedirectView.as_view(pattern_name="mfa_index")),
     path("accounts/oidc/<str:provider_id>/login/", accounts.unless_broken(openid_connect.login)),

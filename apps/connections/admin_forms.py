@@ -163,7 +163,8 @@ class IntegrationForm(forms.Form):
             for name, value in self.cleaned_data.items()
             if name.startswith(VARIABLE) and value
         }
-        kept.pop("variables", None)
+        for name in ("variables", "config"):
+            kept.pop(name, None)
         return kept | ({"variables": variables} if variables else {})
 
     def refuse(self, failure: Failure) -> None:
@@ -177,11 +178,13 @@ class IntegrationForm(forms.Form):
 
 
 class TestConnectForm(forms.Form):
-    """For whom to connect an account when trying an integration out."""
+    """For whom to connect an account when trying an integration out; for nobody: the shared account."""
 
     user_id = forms.CharField(
         label="End user id",
         max_length=255,
         initial="test-user",
-        widget=UnfoldAdminTextInputWidget(attrs={"required": True}),
+        required=False,
+        help_text="Empty: the shared account, which calls for nobody use.",
+        widget=UnfoldAdminTextInputWidget(),
     )

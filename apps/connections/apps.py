@@ -9,6 +9,8 @@ class ConnectionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from . import receivers  # noqa: F401 - connects them
+
         logging.getLogger("django.security.csrf").addFilter(hide_connect_links)
 
 

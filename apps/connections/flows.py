@@ -158,11 +158,11 @@ def start_connect(
     return Started(url, session.connection_id, session)
 
 
-def _primary(integration: Integration, user: EndUser) -> Connection | None:
+def _primary(integration: Integration, user: EndUser | None) -> Connection | None:
     return Connection.objects.filter(integration=integration, end_user=user, is_primary=True).first()
 
 
-def _future_id(integration: Integration, user: EndUser, allow_multiple: bool) -> str:
+def _future_id(integration: Integration, user: EndUser | None, allow_multiple: bool) -> str:
     """The id that the connection will have: one id for all flows that would make the same first connection."""
     if not allow_multiple:
         open_session = (
@@ -454,7 +454,7 @@ def _insert(session: ConnectSession, credentials: dict[str, Any], fields: dict[s
         integration=session.integration,
         end_user=session.end_user,
         toolkit=session.integration.toolkit,
-        is_primary=not session.allow_multiple or _primary(session.integration, session.end_user) is None,  # type: ignore[arg-type] # every session of a flow has a user
+        is_primary=not session.allow_multiple or _primary(session.integration, session.end_user) is None,
         **fields,
     )
     connection.seal("credentials", credentials)

@@ -45,7 +45,7 @@ def configure(
     """
     toolkit = find_toolkit(slug, project)
     if overrides is not None:
-        _check_overrides(toolkit, overrides)
+        check_overrides(toolkit, overrides)
     with transaction.atomic():
         integration, made = Integration.objects.select_for_update().get_or_create(
             project=project, toolkit=slug, is_primary=True, defaults={"display_name": display_name or toolkit.name}
@@ -59,10 +59,12 @@ def configure(
             integration.client_id = client_id
         if client_secret is not None:
             integration.seal("client_secret", client_secret)
-        moved = overrides is not None and overrides != integration.settings
+        # What the Raw execute API was given beyond these settings is its callers' own.
+        config = {"config": integration.settings["config"]} if "config" in integration.settings else {}
+        moved = overrides is not None and overrides | config != integration.settings
         if overrides is not None:
-            integration.settings = overrides
-        _check_client(integration)
+            integration.settings = overrides | config
+        check_client(integration)
         integration.save()
         record(
             actor,
@@ -73,12 +75,12 @@ def configure(
             client=client_id,
             new_client_password=client_secret is not None,
             # As texts: the log's redaction would take a token_url for a token.
-            settings=[f"{name}: {value}" for name, value in integration.settings.items()] if moved else None,
+            settings=[f"{name}: {value}" for name, value in (overrides or {}).items()] if moved else None,
         )
     return integration
 
 
-def _check_client(integration: Integration) -> None:
+def check_client(integration: Integration) -> None:
     """Raises `InvalidInput` where the platform's client would be used at an address that is the project's choice."""
     if integration.client_id or access.platform_client(integration.toolkit) is None or access.keeps_home(integration):
         return
@@ -86,7 +88,7 @@ def _check_client(integration: Integration) -> None:
     raise InvalidInput({"settings": [fault]})
 
 
-def _check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
+def check_overrides(toolkit: Toolkit, overrides: dict[str, Any]) -> None:
     faults: dict[str, list[str]] = {}
     for name, value in overrides.items():
         if name == "variables":

@@ -53,10 +53,14 @@ def read_link(text: str, max_age: int = LIFETIME) -> Link:
 
 
 def reconnect_link(connection: Connection, scopes: list[str] | None = None) -> str:
-    """Where the person connects the account again; ``scopes`` are asked for beyond the usual ones."""
+    """Where the person connects the account again; ``scopes`` are asked for beyond the usual ones.
+
+    A shared account is connected again by an admin, whoever asks: nobody else may put their own in its place.
+    """
     user = connection.end_user
-    user_id = user.external_id if user else ""
-    return make_link(Link(connection.project_id, user_id, connection.toolkit, scopes=scopes or []))
+    if user is None:
+        return f"{settings.JACKFIELD_URL}/admin/connections/integration/{connection.integration_id}/change/"
+    return make_link(Link(connection.project_id, user.external_id, connection.toolkit, scopes=scopes or []))
 
 
 def advice_on_scopes(connection: Connection, tool: Tool) -> str:

@@ -139,7 +139,7 @@ def _of_project(project_id: str, version: int) -> Catalog:
     """What the files say goes before: a row cannot take the place of a file that came with an update."""
     own: dict[str, Toolkit] = {}
     for row in OwnToolkit.objects.filter(project=project_id):
-        toolkit, _ = parse(row.document)
+        toolkit, _ = parse({**row.document, "slug": row.slug})
         if toolkit is not None:
             own[toolkit.slug] = toolkit
     return Catalog(dict(sorted((own | _shipped().toolkits).items())))

@@ -11,7 +11,7 @@ from apps.lib import errors
 from apps.lib.openapi import END_USER, IDEMPOTENCY_KEY, operation, paged, query
 
 from ..models import Connection
-from .serializers import AvailableRow, ConfigureBody, ConnectBody
+from .serializers import AvailableRow, ChangeBody, ConfigureBody, ConnectBody, ImportBody
 
 
 class Available(serializers.Serializer[Any]):
@@ -51,6 +51,11 @@ class ConnectionRow(serializers.Serializer[Any]):
         "expired: must be connected again.",
     )
     account = serializers.CharField(allow_null=True, help_text="The account's name at the service.")
+    account_picture = serializers.CharField(allow_null=True, help_text="Address of its picture there.")
+    scopes = serializers.ListField(child=serializers.CharField(), help_text="Granted by the service.")
+    missing_scopes = serializers.ListField(child=serializers.CharField(), help_text="Asked for, and not granted.")
+    label = serializers.CharField(allow_null=True, help_text="Your own name for the connection.")  # type: ignore[assignment] # a field
+    metadata = serializers.DictField(help_text="Your own JSON.")
     connected_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True)
 
@@ -58,6 +63,14 @@ class ConnectionRow(serializers.Serializer[Any]):
 class Connections(serializers.Serializer[Any]):
     connections = ConnectionRow(many=True)
     nextCursor = serializers.CharField(allow_null=True)
+
+
+class ConnectionToken(serializers.Serializer[Any]):
+    accessToken = serializers.CharField(allow_null=True)
+    expiresAt = serializers.DateTimeField(allow_null=True)
+    type = serializers.CharField(help_text="The kind of account: oauth2, api_key, …")
+    tokenSecret = serializers.CharField(required=False, help_text="OAuth 1.0a.")
+    credentials = serializers.DictField(required=False)
 
 
 class EndUserRow(serializers.Serializer[Any]):
@@ -92,12 +105,17 @@ INTEGRATION = {
     "created_at": "2026-01-31T12:00:00+00:00",
     "updated_at": "2026-01-31T12:00:00+00:00",
 }
-CONNECTION = {
+CONNECTION: dict[str, Any] = {
     "id": "ca_9x2mzk",
     "app_user_id": "user-42",
     "toolkit_slug": "gmail",
     "status": "active",
     "account": "someone@gmail.com",
+    "account_picture": None,
+    "scopes": ["https://www.googleapis.com/auth/gmail.send"],
+    "missing_scopes": [],
+    "label": None,
+    "metadata": {},
     "connected_at": "2026-01-31T12:00:00+00:00",
     "last_used_at": None,
 }
@@ -159,7 +177,8 @@ connect = extend_schema_view(
         "Begin connecting an account",
         description="Needs the scope `connect`. `userId` is needed with a key that is bound to nobody; with a user's JWT "
         "it is ignored. `redirectUrl` must be on an allowed origin of the project. `allowMultiple` adds another account "
-        "instead of renewing the one there is. `authScheme` chooses among the toolkit's schemes.",
+        "instead of renewing the one there is. `authScheme` chooses among the toolkit's schemes. "
+        "`scopes` are asked for beyond the usual ones.",
         tag="Connections",
         body=ConnectBody,
         sent={"toolkit": "gmail", "redirectUrl": "https://yourapp.com/settings", "userId": "user-42"},
@@ -176,6 +195,7 @@ connect = extend_schema_view(
             errors.NotPermitted,
             errors.Conflict,
             errors.QuotaExceeded,
+            errors.Unreachable,
         ],
     )
 )
@@ -207,6 +227,17 @@ connection = extend_schema_view(
         example=CONNECTION,
         fails=[errors.NotPermitted],
     ),
+    patch=operation(
+        "changeConnection",
+        "Set your own words about a connection",
+        description="Needs the scope `connect`. What is absent is kept. `metadata` is an object of yours, up to 16 KiB of JSON.",
+        tag="Connections",
+        body=ChangeBody,
+        sent={"label": "Work", "metadata": {"team": "sales"}},
+        answer=ConnectionRow,
+        example=CONNECTION,
+        fails=[errors.InvalidInput, errors.NotPermitted, errors.BodyTooLarge],
+    ),
     delete=operation(
         "deleteConnection",
         "Disconnect an account",
@@ -215,6 +246,51 @@ connection = extend_schema_view(
         status=204,
         fails=[errors.NotPermitted],
     ),
+)
+import_connection = extend_schema_view(
+    post=operation(
+        "importConnection",
+        "Import credentials that were got elsewhere",
+        description="Needs the scope `admin`. `credentials` are the account's own: `{accessToken, refreshToken}` (OAuth 2), "
+        "`{oauthToken, oauthTokenSecret}` (OAuth 1.0a), `{clientId, clientSecret}` (client credentials), `{apiKey}`, "
+        "`{token}`, `{username, password}`, or the toolkit's own fields. The toolkit's test call must accept them, unless "
+        "`verify` is false; a stale access token is refreshed first. The user's account there is renewed and keeps its id. "
+        "`shared: true` in place of `userId` imports the account that calls for nobody use.",
+        tag="Connections",
+        status=201,
+        body=ImportBody,
+        sent={
+            "toolkit": "gmail",
+            "userId": "user-42",
+            "credentials": {"accessToken": "ya29.a0…", "refreshToken": "1//0e…"},
+            "expiresAt": "2026-01-31T13:00:00Z",
+            "scopes": ["https://www.googleapis.com/auth/gmail.send"],
+        },
+        answer=ConnectionRow,
+        example=CONNECTION,
+        parameters=[IDEMPOTENCY_KEY, END_USER],
+        fails=[
+            errors.InvalidInput,
+            errors.ToolkitNotEnabled,
+            errors.NotConfigured,
+            errors.NotPermitted,
+            errors.PlanLimitReached,
+            errors.Conflict,
+            errors.BodyTooLarge,
+        ],
+    )
+)
+connection_token = extend_schema_view(
+    get=operation(
+        "getConnectionToken",
+        "Read a connection's access token",
+        description="Needs the scope `secrets`. Refreshed if need be; audited. Of accounts without a single token (basic, "
+        "custom) `accessToken` is null and `credentials` has the fields.",
+        tag="Connections",
+        answer=ConnectionToken,
+        example={"accessToken": "ya29.a0…", "expiresAt": "2026-01-31T13:00:00+00:00", "type": "oauth2"},
+        fails=[errors.NotPermitted, errors.NotConnected, errors.ConnectionExpired, errors.RefreshUnavailable],
+    )
 )
 confirm = extend_schema_view(
     post=operation(

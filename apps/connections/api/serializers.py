@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
 from rest_framework import serializers
 
-from apps.lib.api import StrictText, flatten
+from apps.lib.api import StrictText, checked, flatten
 from apps.lib.errors import InvalidInput
 from apps.toolkits.spec import Toolkit
 from apps.workspaces.api.base import named_by_header
 from apps.workspaces.callers import Caller
 
-from ..access import platform_client
+from ..access import missing_scopes, platform_client
 from ..models import Connection, ConnectSession, Integration
 
 
@@ -34,8 +35,57 @@ class ConnectBody(serializers.Serializer[Any]):
     toolkit = StrictText(max_length=100)
     redirectUrl = StrictText(max_length=2000, required=False, allow_blank=True)
     userId = StrictText(max_length=255, required=False, trim_whitespace=False)
+    shared = serializers.BooleanField(
+        required=False, default=False, help_text="In place of userId: the account of calls for nobody; needs `admin`."
+    )
     allowMultiple = serializers.BooleanField(required=False, default=False)
     authScheme = StrictText(max_length=30, required=False)
+    scopes = serializers.ListField(
+        child=StrictText(max_length=500), required=False, max_length=100, help_text="Asked for beyond the usual ones."
+    )
+
+
+MOST_METADATA = 16 * 1024  # bytes of its JSON
+
+
+class Metadata(serializers.DictField):
+    """The integrator's own JSON object, up to 16 KiB."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("Must be a JSON object.")
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        if len(text.encode()) > MOST_METADATA:
+            raise serializers.ValidationError("Must have at most 16 KiB as JSON.")
+        if "\\u0000" in text.replace("\\\\", ""):
+            raise serializers.ValidationError("Must not have NUL characters.")
+        return data
+
+
+class TextDict(serializers.DictField):
+    child = StrictText(max_length=500)
+
+
+class ChangeBody(serializers.Serializer[Any]):
+    label = StrictText(max_length=100, required=False, allow_blank=True)  # type: ignore[assignment] # a field
+    metadata = Metadata(required=False)
+
+
+class ImportBody(serializers.Serializer[Any]):
+    toolkit = StrictText(max_length=100)
+    userId = StrictText(max_length=255, required=False, trim_whitespace=False)
+    shared = serializers.BooleanField(
+        required=False, default=False, help_text="In place of userId: everybody's account."
+    )
+    credentials = serializers.DictField(help_text="apiKey; token; username, password; accessToken, refreshToken; …")
+    authScheme = StrictText(max_length=30, required=False)
+    expiresAt = serializers.DateTimeField(required=False, allow_null=True)
+    scopes = serializers.ListField(child=StrictText(max_length=500), required=False, max_length=200)
+    variables = TextDict(required=False)
+    verify = serializers.BooleanField(required=False, default=True)
+    allowMultiple = serializers.BooleanField(required=False, default=False)
+    label = StrictText(max_length=100, required=False, allow_blank=True)  # type: ignore[assignment] # a field
+    metadata = Metadata(required=False)
 
 
 class AvailableRow(serializers.Serializer[Any]):
@@ -77,6 +127,11 @@ def connection_row(connection: Connection, *, pending: bool = False) -> dict[str
         "toolkit_slug": connection.toolkit,
         "status": "pending" if pending else connection.status,
         "account": connection.account_label or None,
+        "account_picture": connection.account_picture or None,
+        "scopes": connection.scopes,
+        "missing_scopes": missing_scopes(connection.asked_scopes, connection.scopes),
+        "label": connection.label or None,
+        "metadata": connection.metadata,
         "connected_at": connection.connected_at.isoformat(),
         "last_used_at": used.isoformat() if used else None,
     }
@@ -90,9 +145,26 @@ def pending_row(session: ConnectSession, status: str) -> dict[str, Any]:
         "toolkit_slug": session.integration.toolkit,
         "status": status,
         "account": None,
+        "account_picture": None,
+        "scopes": [],
+        "missing_scopes": [],
+        "label": None,
+        "metadata": {},
         "connected_at": None,
         "last_used_at": None,
     }
+
+
+def checked_body_or_shared(
+    serializer_class: type[serializers.Serializer[Any]], data: dict[str, Any], caller: Caller, request: Any
+) -> dict[str, Any]:
+    """As `checked_body`; with ``shared`` the body is for nobody: ``userId`` is then empty. Raises `NotPermitted`."""
+    if data.get("shared") is not True:
+        return checked_body(serializer_class, data, caller, request)
+    caller.require("admin")
+    if caller.user_id is not None or "userId" in data:
+        raise InvalidInput({"userId": ["Must be absent for a shared account."]})
+    return checked(serializer_class(data=data)) | {"userId": ""}
 
 
 def checked_body(

@@ -16,7 +16,7 @@ from apps.workspaces.api.base import ProjectView, named_by_header
 from apps.workspaces.idempotency import idempotent
 from apps.workspaces.models import EndUser
 
-from .. import flows, integrations, services
+from .. import flows, imports, integrations, services
 from ..models import Connection, ConnectSession, Integration
 from . import schema
 from . import serializers as s
@@ -101,7 +101,7 @@ class ConnectView(ProjectView):
         data = request.data
         if self.caller.user_id is not None:  # a userId in the body is ignored
             data = {name: value for name, value in data.items() if name != "userId"}
-        body = s.checked_body(s.ConnectBody, data, self.caller, request)
+        body = s.checked_body_or_shared(s.ConnectBody, data, self.caller, request)
         self.caller.require_toolkit(body["toolkit"])
         started = flows.start_connect(
             self.project,
@@ -110,6 +110,7 @@ class ConnectView(ProjectView):
             redirect_url=body.get("redirectUrl", ""),
             allow_multiple=body["allowMultiple"],
             scheme_type=body.get("authScheme"),
+            scopes=body.get("scopes", ()),
         )
         return json_answer({"authUrl": started.url, "connectionRequestId": started.connection_id})
 
@@ -153,9 +154,9 @@ def find_connection(view: ProjectView, connection_id: str) -> Connection:
 
 @schema.connection
 class ConnectionView(ProjectView):
-    """GET and DELETE connections/{id}."""
+    """GET, PATCH and DELETE connections/{id}."""
 
-    scopes = {"GET": ("connect", "admin"), "DELETE": ("disconnect",)}
+    scopes = {"GET": ("connect", "admin"), "PATCH": ("connect", "admin"), "DELETE": ("disconnect",)}
 
     def get(self, request: Any, app_id: str, connection_id: str) -> HttpResponse:
         connection = visible(self).select_related("end_user").filter(pk=connection_id).first()
@@ -171,6 +172,12 @@ class ConnectionView(ProjectView):
         if session.outcome == "connected":
             raise errors.NotFound  # it was there, and has been deleted
         return json_answer(s.pending_row(session, "pending" if is_open or working else "inactive"))
+
+    def patch(self, request: Any, app_id: str, connection_id: str) -> HttpResponse:
+        connection = find_connection(self, connection_id)
+        body = self.body(s.ChangeBody)
+        imports.change(connection, self.caller.actor, **body)
+        return json_answer(s.connection_row(connection))
 
     def _newest_session(self, connection_id: str) -> ConnectSession | None:
         rows = self._sessions(connection_id)

@@ -1,0 +1,102 @@
+"""Toolkits of a project's own: put there, changed, taken away."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from apps.lib import errors
+from apps.lib.errors import InvalidInput
+from apps.workspaces.audit import Actor, record
+from apps.workspaces.models import Project
+
+from .models import OwnToolkit
+from .registry import catalog, parse
+from .signals import toolkit_removed
+from .spec import Toolkit
+
+MOST = 200  # toolkits of its own that one project may have
+LONGEST_PATTERN = 200  # characters of a regular expression
+
+
+def put(project: Project, slug: str, document: dict[str, Any], actor: Actor) -> OwnToolkit:
+    """Describes a toolkit of the project's own, anew or for the first time, in the schema of the catalog's files.
+
+    Raises `InvalidInput` with every fault, `Conflict` for a slug of the installation's catalog.
+    """
+    if catalog().get(slug) is not None:
+        raise errors.Conflict(
+            f"The catalog has a toolkit {slug} already.", remediation="Choose a slug that the catalog does not have."
+        )
+    check(slug, document)
+    with transaction.atomic():
+        row, made = OwnToolkit.objects.select_for_update().get_or_create(
+            project=project, slug=slug, defaults={"document": document}
+        )
+        if made and OwnToolkit.objects.filter(project=project).count() > MOST:
+            raise InvalidInput({"slug": [f"A project may have {MOST} toolkits of its own."]})
+        if not made:
+            row.document = document
+            row.save(update_fields=["document", "updated_at"])
+        _notice(project)
+        record(actor, "toolkit.added" if made else "toolkit.changed", slug, project=project)
+    return row
+
+
+def remove(project: Project, slug: str, actor: Actor) -> bool:
+    """Takes a toolkit of the project's own away; False where there is none. Its accounts can then no longer be used."""
+    with transaction.atomic():
+        if not OwnToolkit.objects.filter(project=project, slug=slug).delete()[0]:
+            return False
+        _notice(project)
+        record(actor, "toolkit.removed", slug, project=project)
+        toolkit_removed.send(sender=OwnToolkit, project=project, slug=slug, actor=actor)
+    return True
+
+
+def _notice(project: Project) -> None:
+    """Lets every process see the change with its next look at the project's row."""
+    Project.objects.filter(pk=project.pk).update(toolkits_version=F("toolkits_version") + 1)
+    project.refresh_from_db(fields=["toolkits_version"])
+
+
+def check(slug: str, document: dict[str, Any]) -> Toolkit:
+    """What the document describes. Raises `InvalidInput` with every fault, each named by its place in the document."""
+    if "\\u0000" in json.dumps(document).replace("\\\\", ""):
+        raise InvalidInput({"body": ["Must not have NUL characters."]})
+    if document.get("slug", slug) != slug:
+        raise InvalidInput({"slug": [f"Must be {slug}, as the path says, or absent."]})
+    toolkit, found = parse({**document, "slug": slug})
+    faults: dict[str, list[str]] = defaultdict(list)
+    for key, message in [*found, *(_not_for_rows(toolkit) if toolkit else ())]:
+        faults[key or "body"].append(message)
+    if faults or toolkit is None:
+        raise InvalidInput(dict(faults))
+    return toolkit
+
+
+def _not_for_rows(toolkit: Toolkit) -> list[tuple[str, str]]:
+    """What only the installation's files may say."""
+    faults = [
+        (f"tools.{tool.slug}.{name}", "Only toolkits of the installation's files have hooks.")
+        for tool in toolkit.tools
+        for name in ("hook", "answer_hook")
+        if getattr(tool, name)
+    ]
+    if toolkit.curated is not None:
+        faults.append(("curated", "Only toolkits of the installation's files are curated."))
+    if toolkit.logo and not toolkit.logo.startswith("https://"):
+        faults.append(("logo", "Must be an https URL."))
+    patterns = {f"variables.{name}": variable.pattern for name, variable in toolkit.variables.items()}
+    for scheme in toolkit.auth:
+        patterns |= {f"auth.{scheme.type}.{field.name}": field.pattern for field in getattr(scheme, "fields", ())}
+    faults += [
+        (f"{key}.pattern", f"Must have at most {LONGEST_PATTERN} characters.")
+        for key, pattern in patterns.items()
+        if pattern and len(pattern) > LONGEST_PATTERN
+    ]
+    return faults
