@@ -17,6 +17,7 @@ import logging
 import random
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,7 +81,10 @@ SWEPT = 100  # endpoints a sweep
 BATCH = 5000
 GONE = 410
 
+BROKER_PAUSE = 5.0  # seconds for which a broker that failed is left alone
+
 Status = WebhookDelivery.Status
+_no_broker_until = 0.0
 
 
 # -- Endpoints -------------------------------------------------------------------------------------------------------
@@ -266,15 +270,21 @@ def _write(project: Project, endpoints: list[str], event_type: str, data: dict[s
 
 
 def enqueue(delivery_ids: Iterable[str], *, expires: float | None = None) -> None:
-    """Hands ids to the workers. Without a broker the deliveries wait for the sweeper."""
-    for delivery_id in delivery_ids:
-        try:
-            current_app.send_task(
-                "workspaces.deliver", (delivery_id,), queue="deliveries", retry=False, expires=expires
-            )
-        except Exception as error:  # each broker's library has errors of its own
-            log.warning("the broker takes nothing; deliveries wait for the sweeper: %s", error)
-            return
+    """Hands ids to the workers. Without a broker the deliveries wait for the sweeper, and nobody waits for the broker."""
+    global _no_broker_until
+    if time.monotonic() < _no_broker_until:
+        return
+    try:
+        with current_app.producer_pool.acquire(block=True) as producer:
+            # Left to itself Celery would try for six seconds, in a thread that has somebody to answer.
+            producer.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            for pk in delivery_ids:
+                current_app.send_task(
+                    "workspaces.deliver", (pk,), queue="deliveries", producer=producer, retry=False, expires=expires
+                )
+    except Exception as error:  # each broker's library has errors of its own
+        _no_broker_until = time.monotonic() + BROKER_PAUSE
+        log.warning("the broker takes nothing; deliveries wait for the sweeper: %s", error)
 
 
 # -- Delivering ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from celery import Celery
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -386,15 +387,19 @@ def test_the_sweeper_hands_out_as_many_as_there_is_room_for(
     assert to.count(endpoint.pk) == 3  # beside the one that is under way; the fourth goes to the other one
 
 
-def test_a_broker_that_takes_nothing_is_no_fault_of_the_change(
-    endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broker", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"], ids=["Redis", "RabbitMQ"])
+def test_a_broker_that_is_down_holds_nobody_up(
+    endpoint: WebhookEndpoint, broker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def down(*args: Any, **options: Any) -> None:
-        raise ConnectionRefusedError("no broker")
-
-    monkeypatch.setattr(webhooks.current_app, "send_task", down)
+    app = Celery("without a broker", broker=broker, set_as_current=False)
+    monkeypatch.setattr(webhooks, "current_app", app)
+    monkeypatch.setattr(webhooks, "_no_broker_until", 0.0)
     row = emitted(endpoint.project)
-    webhooks.enqueue([row.pk])
+    started = time.monotonic()
+    for _ in range(100):
+        webhooks.enqueue([row.pk])
+    assert time.monotonic() - started < 2
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["the broker takes nothing"]
     assert WebhookDelivery.objects.due(timezone.now()).filter(pk=row.pk).exists()
 
 
