@@ -19,6 +19,7 @@ urlpatterns = [
     path("v1/<project:app_id>/", include("apps.connections.api.urls")),
     path("v1/<project:app_id>/", include("apps.toolkits.api.urls")),
     path("v1/<project:app_id>/", include("apps.workspaces.api.urls")),
+    path("api/integrations/", include("apps.runs.api.raw_urls")),
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),

@@ -44,6 +44,9 @@ TAGS = {
     "Connections": "Accounts that people connected.",
     "Tools": "What can be executed, and executing it.",
     "Executions": "The log of what was executed.",
+    "Shortcut API": "One route an endpoint: `POST /v1/{integration}/{endpoint}`, for personal keys, scripts and agents.",
+    "Personal keys": "API keys that end users make for themselves.",
+    "Raw execute": "Integrations with credentials of their own, and any endpoint of their services.",
     "End users": "The people of your product, and tokens with which they call.",
     "Project": "A project's settings.",
     "Webhooks": "Where a project's events are sent, signed by the Standard Webhooks scheme.",
@@ -62,6 +65,8 @@ SECURITY_SCHEMES: Row = {
 SECURED = (("/v1/", ("bearer", "apiKey")), ("/api/integrations", ("bearer", "apiKey")), ("/api-keys", ("bearer",)))
 PARAMETER_NAMES = {
     "app_id": ("appId", "The project's id."),
+    "project_id": ("projectId", "The project's id."),
+    "integration_id": ("integrationId", "The integration's id."),
     "connection_id": ("connectionId", "The connection's id."),
     "execution_id": ("executionId", "The execution's id."),
     "webhook_id": ("webhookId", "The webhook's id."),
