@@ -266,6 +266,7 @@ if JACKFIELD_OIDC_ISSUER:
 # -- Pages -----------------------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English")]  # else the libraries' texts follow the browser and ours do not
+LOCALE_PATHS = [BASE_DIR / "locale"]  # of end users' pages alone (`apps.lib.language`)
 USE_TZ = True
 FORMAT_MODULE_PATH = ["config.formats"]
 TIME_ZONE = "UTC"
@@ -287,6 +288,7 @@ SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 if JACKFIELD_TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "apps.lib.language.csrf_failure"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 # No form-action: browsers hold it against every redirect after a form, and connecting an account is one.
 CONTENT_SECURITY_POLICY = {
@@ -358,17 +360,17 @@ UNFOLD = {
                     _link("Toolkits", "apps", "connections_integration_catalog"),
                     _link("Integrations", "extension", "connections_integration_changelist", but="/catalog/"),
                     _link("Connections", "cable", "connections_connection_changelist"),
+                    _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
                     _link("Try a tool", "play_circle", "runs_execution_try", "is_editor"),
                 ],
-                    _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
             },
             {
                 "title": "Observe",
                 "items": [
                     _link("Executions", "list_alt", "runs_execution_changelist", but="/try/"),
+                    _link("Deliveries", "send", "workspaces_webhookdelivery_changelist"),
                     _link("Audit log", "history", "workspaces_auditevent_changelist"),
                 ],
-                    _link("Deliveries", "send", "workspaces_webhookdelivery_changelist"),
             },
             {
                 "title": "Access",

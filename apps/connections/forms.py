@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.utils.html import escape
+from django.utils.translation import gettext as _
 
 from apps.toolkits.spec import Toolkit
 
@@ -46,7 +47,7 @@ def _field(spec: Any, *, secret: bool) -> forms.CharField:
     widget = forms.PasswordInput(attrs=attributes, render_value=False) if secret else forms.TextInput(attrs=attributes)
     required = getattr(spec, "required", True) and spec.default is None
     field = forms.CharField(
-        label=spec.title if required else f"{spec.title} (optional)",
+        label=spec.title if required else _("%(field)s (optional)") % {"field": spec.title},
         help_text=escape(spec.description),  # pages print it as HTML
         required=required,
         initial=spec.default,
@@ -62,11 +63,11 @@ def _field(spec: Any, *, secret: bool) -> forms.CharField:
 def _matches(pattern: str) -> Any:
     def check(value: str) -> None:
         if not re.fullmatch(pattern, value):
-            raise forms.ValidationError("This does not look right.")
+            raise forms.ValidationError(_("This does not look right."))
 
     return check
 
 
 def _is_one_line(value: str) -> None:
     if not value.isprintable():
-        raise forms.ValidationError("Must be one line without control characters.")
+        raise forms.ValidationError(_("Must be one line without control characters."))

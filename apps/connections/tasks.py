@@ -2,12 +2,12 @@
 
 from celery import shared_task
 
-from . import flows, keepalive
+from . import flows, hosted, keepalive
 
 
 @shared_task(name="connections.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
-    return flows.forget_expired()
+    return flows.forget_expired() + hosted.forget_expired()
 
 
 @shared_task(name="connections.keep_alive")  # type: ignore[untyped-decorator]

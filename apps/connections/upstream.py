@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from apps.lib import errors, http
 from apps.lib.db import release
 from apps.lib.errors import Failure, InvalidInput
@@ -113,12 +115,25 @@ def verify_credentials(
         answer = call_fixed(toolkit, integration, scheme, credentials, own, use_test=True)
         data = http.json_or_none(answer)
     except errors.Unreachable as error:
-        raise InvalidInput({"credentials": [f"{toolkit.name} could not be asked: {error.text}"]}) from None
+        raise InvalidInput(
+            {
+                "credentials": [
+                    _("%(toolkit)s could not be asked: %(reason)s") % {"toolkit": toolkit.name, "reason": error.text}
+                ]
+            }
+        ) from None
     except BadParameters as error:
         raise InvalidInput(error.faults) from None
     status = failed_by_rule(toolkit, answer, data) or answer.status
     if status >= 300:
-        raise InvalidInput({"credentials": [f"{toolkit.name} does not accept what was entered (status {status})."]})
+        raise InvalidInput(
+            {
+                "credentials": [
+                    _("%(toolkit)s does not accept what was entered (status %(status)s).")
+                    % {"toolkit": toolkit.name, "status": status}
+                ]
+            }
+        )
     if toolkit.profile is not None and toolkit.test is not None:
         return profile(toolkit, integration, scheme, credentials, own)
     return _account(toolkit, answer)

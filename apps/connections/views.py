@@ -25,16 +25,19 @@ from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import Actor
 from apps.workspaces.models import Project
 
-from . import access, flows, forms, integrations
+from . import flows, forms, hosted, integrations
 from .flows import FORM_SCHEMES, PROVIDER_SCHEMES, FlowError
 from .links import BadLink, Link, read_link
 from .models import ConnectSession, Integration
 
+Begin = Callable[..., flows.Started]
 COOKIE = "jf_connect"
 COOKIE_AGE = int(flows.SESSION_LIFETIME.total_seconds())
 DENIALS = {"access_denied", "user_denied", "user_cancelled_login", "user_refused", "permission_denied"}
 REASONS = {
-    "access_denied": gettext_lazy("You did not allow access, so nothing was connected. You can go back and start again."),
+    "access_denied": gettext_lazy(
+        "You did not allow access, so nothing was connected. You can go back and start again."
+    ),
     "connection_failed": gettext_lazy("The service did not accept the connection. Please try again."),
     "app_mismatch": gettext_lazy("This link belongs to another application."),
     "invalid_state": gettext_lazy(
@@ -178,8 +181,21 @@ def fault_of(error: errors.Failure, project: Project, toolkit: Toolkit) -> str:
 
 def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
     project, toolkit = context["project"], context["toolkit"]
-    integration = integrations.enabled_integration(project, toolkit.slug)
-    wanted = request.POST.get("scheme") or request.GET.get("scheme") or None
+    begin = partial(
+        flows.start_connect, project, link.user_id, toolkit.slug, redirect_url=link.redirect_url, scopes=link.scopes
+    )
+    return attempt(request, integrations.enabled_integration(project, toolkit.slug), context, begin)
+
+
+def attempt(
+    request: HttpRequest, integration: Integration, context: dict[str, Any], begin: Begin, usual: str | None = None
+) -> HttpResponse:
+    """The page on which connecting begins, and its button: ``begin`` makes the flow, ``usual`` is the scheme to prefer.
+
+    ``context`` has the project and the toolkit. Raises `FlowError` and what `flows.start_connect` raises.
+    """
+    toolkit = context["toolkit"]
+    wanted = request.POST.get("scheme") or request.GET.get("scheme") or usual
     scheme = flows.choose_scheme(toolkit, integration, wanted)
     form = None
     if scheme.type in FORM_SCHEMES:
@@ -189,38 +205,40 @@ def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpRes
         return render(request, "connect/start.html", context)
     if form is not None and not form.is_valid():
         return render(request, "connect/start.html", context, status=400)
-    cookie = request.COOKIES.get(COOKIE) or secrets.token_urlsafe(32)
-    started = flows.start_connect(
-        project,
-        link.user_id,
-        toolkit.slug,
-        redirect_url=link.redirect_url,
-        scheme_type=scheme.type,
-        binding=flows.digest(cookie),
-        scopes=link.scopes,
-    )
+    cookie = cookie_of(request)
+    started = begin(scheme_type=scheme.type, binding=flows.digest(cookie))
     if form is not None:
-        started.session.integration.project = project
+        started.session.integration.project = context["project"]
         return _finish_form(request, started.session, form, context)
     response = redirect(started.url)
-    response.set_cookie(COOKIE, cookie, max_age=COOKIE_AGE, httponly=True, samesite="Lax", secure=settings.HTTPS)
+    keep_cookie(response, cookie)
     return response
+
+
+def cookie_of(request: HttpRequest) -> str:
+    """The browser's cookie, or what is to become it."""
+    return request.COOKIES.get(COOKIE) or secrets.token_urlsafe(32)
+
+
+def keep_cookie(response: HttpResponse, cookie: str) -> None:
+    response.set_cookie(COOKIE, cookie, max_age=COOKIE_AGE, httponly=True, samesite="Lax", secure=settings.HTTPS)
 
 
 def _other_ways(toolkit: Toolkit, integration: Integration, chosen: Any) -> list[tuple[str, str]]:
     """(type, what its link says) of the schemes by which the person may connect instead."""
-    ready = {*PROVIDER_SCHEMES, *FORM_SCHEMES} if access.oauth_client(integration) else set(FORM_SCHEMES)
-    return [(one.type, _way(toolkit, one)) for one in toolkit.auth if one.type in ready and one.type != chosen.type]
+    return [(one.type, _way(toolkit, one)) for one in hosted.ways(toolkit, integration) if one.type != chosen.type]
 
 
 def _way(toolkit: Toolkit, scheme: Any) -> str:
     if scheme.type == "client_credentials":
-        return "Use a client id and secret"
+        return _("Use a client id and secret")
     if scheme.type in PROVIDER_SCHEMES:
-        return f"Sign in at {toolkit.name}"
+        return _("Sign in at %(toolkit)s") % {"toolkit": toolkit.name}
     if scheme.type == "basic":
-        return f"Use {scheme.username_title} and {scheme.password_title}"
-    return f"Use {getattr(scheme, 'title', 'other credentials')}"
+        return _("Use %(first)s and %(second)s") % {"first": scheme.username_title, "second": scheme.password_title}
+    if not getattr(scheme, "title", ""):
+        return _("Use other credentials")
+    return _("Use %(credential)s") % {"credential": scheme.title}
 
 
 def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
