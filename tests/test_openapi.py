@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from django.test.client import _MonkeyPatchedWSGIResponse as Answer
 
 Document = dict[str, Any]
-PREFIXES = ("v1/", "api/")
+PREFIXES = ("v1/", "api/", "api-keys")
 PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 

@@ -72,6 +72,9 @@ PARAMETER_NAMES = {
     "webhook_id": ("webhookId", "The webhook's id."),
     "delivery_id": ("deliveryId", "The delivery's id."),
     "user_id": ("userId", "Your own id of the person."),
+    "integration": ("integration", "The toolkit's slug."),
+    "endpoint": ("endpoint", "The tool's slug."),
+    "key_id": ("id", "The key's id."),
     "toolkit": ("toolkit", "The toolkit's slug."),
 }
 AUTH_ERRORS = (errors.AuthRequired, errors.InvalidApiKey, errors.InvalidUserToken, errors.UserTokenExpired,

@@ -117,6 +117,30 @@ def identify(request: HttpRequest, project_id: str) -> Caller:
     return _key(key, project_id, request)
 
 
+def identify_by_credential(request: HttpRequest) -> Caller:
+    """The caller of a route whose path names no project: that of the key, or of the end user's token.
+
+    Raises a class of `Unauthenticated`, also for a member's token; `BadRequest` for a key that leaves the project open.
+    """
+    jwt, key = credentials_of(request)
+    if not jwt:
+        found = find_key(key)
+        return _caller_of(found, found.project or _only_project(found), request)
+    if tokens.is_member_token(jwt):
+        raise errors.InvalidUserToken("This route takes an API key or an end user's token, not a member's.")
+    return _end_user(jwt, tokens.project_of(jwt), request)
+
+
+def _only_project(key: ApiKey) -> Project:
+    found = list(Project.objects.filter(workspace=key.workspace_id)[:2])
+    if len(found) != 1:
+        raise errors.BadRequest(
+            "This key is of a workspace with more than one project, or none, and this route names no project.",
+            remediation="Use the key of a project, or of an end user.",
+        )
+    return found[0]
+
+
 def _key(secret: str, project_id: str, request: HttpRequest) -> Caller:
     key = find_key(secret)
     project = key.project
@@ -124,6 +148,10 @@ def _key(secret: str, project_id: str, request: HttpRequest) -> Caller:
         project = Project.objects.filter(pk=project_id, workspace=key.workspace_id).first()
     if project is None or project.pk != project_id:
         raise errors.NotFound
+    return _caller_of(key, project, request)
+
+
+def _caller_of(key: ApiKey, project: Project, request: HttpRequest) -> Caller:
     project.workspace = key.workspace
     return Caller(
         kind="key",

@@ -2,7 +2,8 @@
 
 Answers are kept encrypted: one of connect holds a state, one of a tool whatever the provider said.
 One INSERT before the call claims the key, whichever process is asked; the answer is stored once the provider was called or
-the row made. Answers 400, 401, 403, 404 and 429 change nothing and are not stored.
+the row made. Answers 400, 401, 403, 404 and 429 change nothing and are not stored; those of a provider, passed on with its
+own status, are stored (`answered_by_provider`).
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ def idempotent(method: Callable[..., HttpResponse]) -> Callable[..., HttpRespons
     return wrapper
 
 
+def answered_by_provider(response: HttpResponse, status: int) -> HttpResponse:
+    """Marks a response that has the provider's own status: a repeated request must not reach the provider again.
+
+    Unless it turned the request away at its door: after 401 and 429 nothing has happened there, and the same request may
+    succeed once the account is connected anew, or the window has passed.
+    """
+    response._is_kept = status not in {401, 429}  # type: ignore[attr-defined]
+    return response
+
+
 def _plain(data: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, json.dumps(value, sort_keys=True)) for name, value in data.items()]
 
@@ -107,7 +118,8 @@ def _first(record_id: str, call: Callable[[], HttpResponse], view: Any) -> HttpR
     except BaseException:
         IdempotencyRecord.objects.filter(pk=record_id).delete()
         raise
-    if not kept or response.status_code in NOT_STORED:
+    kept = kept and getattr(response, "_is_kept", response.status_code not in NOT_STORED)
+    if not kept:
         IdempotencyRecord.objects.filter(pk=record_id).delete()
     else:
         headers = {name: response[name] for name in KEPT_HEADERS if name in response}

@@ -113,6 +113,31 @@ def verify_user_token(project: Project, token: str) -> UserClaims:
     return _signed(issuer, token, header)
 
 
+def project_of(token: str) -> str:
+    """The id of the project that a user's token is for, where no path says it: unchecked, `verify_user_token` comes next.
+
+    A token that we minted names it in ``aud``. One of an issuer names only the issuer, which must be that of one project
+    alone. Raises `InvalidUserToken`.
+    """
+    try:
+        unverified = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.InvalidTokenError, ValueError):
+        raise errors.InvalidUserToken from None
+    is_minted = unverified["header"].get("typ") == USER_TYPE
+    name = unverified["payload"].get("aud" if is_minted else "iss")
+    if not isinstance(name, str) or not name.isprintable():  # a database takes neither NUL nor a lone surrogate
+        raise errors.InvalidUserToken
+    if is_minted:
+        return name.removeprefix("jackfield:")
+    found = list(JwtIssuer.objects.filter(issuer=name).values_list("project_id", flat=True)[:2])
+    if len(found) != 1:
+        raise errors.InvalidUserToken(
+            "No project, or more than one, has the iss of this user token.",
+            remediation="Use a token of POST /v1/{appId}/user-tokens: it names its project.",
+        )
+    return str(found[0])
+
+
 def _issuer_named(project: Project, name: object) -> JwtIssuer | None:
     if not isinstance(name, str) or not name.isprintable():  # a database takes neither NUL nor a lone surrogate
         return None

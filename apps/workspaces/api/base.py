@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.http import HttpRequest
+
 from apps.lib.api import ApiView
-from apps.workspaces.callers import Caller, identify
+from apps.lib.envelopes import SHORTCUT
+from apps.workspaces.callers import Caller, identify, identify_by_credential
 from apps.workspaces.models import Project
 from apps.workspaces.signals import key_used
 
@@ -29,13 +32,16 @@ class ProjectView(ApiView):
         super().initial(request, *args, **kwargs)
         if request.method.lower() not in self.http_method_names or not hasattr(self, request.method.lower()):
             return  # DRF answers 405
-        self.caller = identify(request._request, kwargs["app_id"])
+        self.caller = self.find_caller(request._request)
         if self.caller.key is not None:
             key_used.send(sender=None, key_id=self.caller.key.pk)
         method = "GET" if request.method == "HEAD" else request.method
         needed = self.scopes.get(method)
         if needed:
             self.caller.require(*needed, reading=method == "GET")
+
+    def find_caller(self, request: HttpRequest) -> Caller:
+        return identify(request, self.kwargs["app_id"])
 
     @property
     def project(self) -> Project:
@@ -44,3 +50,12 @@ class ProjectView(ApiView):
     def user_id(self, named: object = None) -> str | None:
         """The end user that the call is for: of the token or key, else named by the body or X-End-User."""
         return self.caller.for_user(named, named_by_header(self.request))
+
+
+class ShortcutView(ProjectView):
+    """A route of the Shortcut API, whose path names no project: the key's, or the token's, it is."""
+
+    envelope = SHORTCUT
+
+    def find_caller(self, request: HttpRequest) -> Caller:
+        return identify_by_credential(request)
