@@ -12,7 +12,7 @@ from pytest_django import DjangoDbBlocker
 from apps.runs.journal import journal
 from tests.cast import Cast, make_cast
 
-pytest_plugins = ["tests.peers.fixtures", "tests.product", "tests.api.shop"]
+pytest_plugins = ["tests.peers.fixtures", "tests.product", "tests.api.shop", "tests.connections.own_toolkits"]
 
 
 @pytest.fixture(autouse=True)
