@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.connections.models import Connection, Integration
+from apps.workspaces import quota
 from apps.workspaces.admin_base import EDITORS, MANAGERS, may, projects_of
 from apps.workspaces.models import ApiKey, Workspace
 
@@ -21,6 +22,7 @@ from .models import Execution
 HOURS = 24
 HEIGHT = 120  # of the chart, in its own units
 WIDTH = 20  # of one hour
+PLANS = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,15 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         .defer("request", "response")
         .order_by("-created_at")[:8],
         "may_edit": may(request, EDITORS),
+        "plans": plans(request),
     }
+
+
+def plans(request: HttpRequest) -> list[tuple[Workspace, list[quota.Use]]]:
+    """What the person's workspaces use of plans that have limits; the first three of them."""
+    unlimited = Q(**dict.fromkeys((f"plan__{name}" for name in quota.LIMITS), None))
+    rows = Workspace.objects.of(request.user).exclude(unlimited).select_related("plan").order_by("name").distinct()
+    return [(row, quota.usage(row)) for row in rows[:PLANS]]
 
 
 def steps(request: HttpRequest, projects: list[str]) -> list[Step]:

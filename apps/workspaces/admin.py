@@ -36,6 +36,7 @@ from apps.lib.errors import Failure
 from . import (
     accounts,
     admin_webhooks,  # noqa: F401 - registers its pages
+    quota,
     services,
 )
 from .admin_base import (
@@ -89,6 +90,7 @@ class WorkspaceAdmin(ScopedAdmin):
     list_display = ("name", "plan", "number_of_projects", "number_of_members", "own_role", "created_at")
     search_fields = ("name",)
     fields = ("name", "plan")
+    change_form_outer_before_template = "admin/jackfield/workspace.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Workspace]:
         rows = super().get_queryset(request).select_related("plan")
@@ -124,7 +126,7 @@ class WorkspaceAdmin(ScopedAdmin):
         services.delete_workspace(obj, actor_of(request))
 
     def facts(self, request: HttpRequest, obj: Workspace) -> dict[str, Any]:
-        return {"facts": [("Id", str(obj.pk))]}
+        return {"facts": [("Id", str(obj.pk))], "usage": quota.usage(obj), "usage_of": obj.plan}
 
 
 def _user(request: HttpRequest) -> User:
@@ -595,9 +597,25 @@ class AuditEventAdmin(ReadOnly, ScopedAdmin):
 # -- The installation ------------------------------------------------------------------------------------------------
 @admin.register(Plan)
 class PlanAdmin(InstallationAdmin):
-    intro = "Limits of workspaces. An empty limit is none."
-    list_display = ("name", "connections", "keys", "calls_per_minute", "calls_per_day", "concurrent_runs")
+    intro = "Limits of workspaces. An empty limit is none. What a workspace uses of them stands on its own page."
+    list_display = (
+        "name", "number_of_workspaces", "connections", "keys", "calls_per_minute", "calls_per_day", "concurrent_calls",
+        "concurrent_runs",
+    )  # fmt: skip
     search_fields = ("name",)
+    fieldsets = (
+        (None, {"fields": ("name",)}),
+        ("Calls", {"fields": ("calls_per_minute", "calls_per_day", "concurrent_calls")}),
+        ("Connections, keys and runs", {"fields": ("connections", "keys", "concurrent_runs")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
+        rows = super().get_queryset(request)
+        return rows.annotate(number_of_workspaces=Count("workspaces"))  # type: ignore[no-any-return]
+
+    @display(description="Workspaces", ordering="number_of_workspaces")
+    def number_of_workspaces(self, row: Any) -> int:
+        return int(row.number_of_workspaces)
 
     def create(self, request: HttpRequest, form: Any) -> Plan:
         return services.save_plan(form.instance, actor_of(request))

@@ -39,6 +39,8 @@ LEASE_SHARE = 500  # a lease is at most this fraction of the limit …
 LEFT_SHARE = 64  # … and this fraction of what is left …
 LARGEST_LEASE = 50  # … and never more calls than this
 IDLE_SECONDS = 5.0  # after which what is left of a lease is given back
+LIMITS = ("calls_per_day", "concurrent_calls", "connections", "keys")  # of a workspace; calls a minute are a key's
+WARNED_AT = 80  # percent, from which the admin shows a limit in another colour
 FULL_SECONDS = 0.2  # for which a limit that was found reached is not asked for again
 
 # Counts in all windows or in none; a refused call counts nowhere. Gives 0, or the number of the window that is full.
@@ -287,8 +289,8 @@ class Use:
         return 100 if self.used >= self.limit else self.used * 100 // self.limit
 
     @property
-    def left(self) -> int | None:
-        return None if self.limit is None else max(0, self.limit - self.used)
+    def level(self) -> str:
+        return "bad" if self.percent == 100 else "warn" if self.percent >= WARNED_AT else "good"
 
 
 def usage(workspace: Workspace) -> list[Use]:
