@@ -24,7 +24,8 @@ CURATED = [
     "gmail", "google-calendar", "slack", "google-sheets", "notion", "github", "hubspot", "outlook", "google-drive",
     "discord",
 ]  # fmt: skip
-CONNECTION = {"id", "app_user_id", "toolkit_slug", "status", "account", "connected_at", "last_used_at"}
+CONNECTION = {"id", "app_user_id", "toolkit_slug", "status", "account", "connected_at", "last_used_at",
+              "account_picture", "scopes", "missing_scopes", "label", "metadata"}  # fmt: skip
 INTEGRATION = {"id", "app_id", "toolkit_slug", "display_name", "enabled", "scopes", "created_at", "updated_at"}
 
 
