@@ -60,6 +60,7 @@ def path_of(shop: Shop, route: str) -> str:
         "connection_id": shop.connection.pk,
         "user_id": f"{MARK}-user",
         "execution_id": shop.executions()[0].pk,
+        "path": "echo/items",
         "webhook_id": WebhookEndpoint.objects.get(project=shop.cast.project).pk,
         "delivery_id": WebhookDelivery.objects.get(project=shop.cast.project).pk,
     }

@@ -482,8 +482,13 @@ class _Line:
     def close(self) -> None:
         self.curl.close()
         self._multi.close()
+        self._silence()
+
+    def _silence(self) -> None:
         self._bell.close()
         self._rope.close()
+
+    __del__ = _silence
 
     def is_ours(self) -> bool:
         """False after a fork: the connections are the parent's."""
@@ -539,7 +544,7 @@ def bound_stalled_readers(port: int, seconds: float = IDLE) -> None:
     A server thread that writes to a client who does not read waits in the server, where no time-out of ours reaches it.
     TCP_USER_TIMEOUT (RFC 5482; tcp(7)) on the listening socket is inherited by what it accepts. Once a process.
     """
-    if (os.getpid(), port) in _bounded or not hasattr(socket, "TCP_USER_TIMEOUT"):
+    if not port or (os.getpid(), port) in _bounded or not hasattr(socket, "TCP_USER_TIMEOUT"):
         return
     _bounded.add((os.getpid(), port))
     with contextlib.suppress(OSError):

@@ -11,8 +11,8 @@
 /quiet                  a head, a byte, and then nothing more
 /headers                many headers, good and bad, an HTML page that greets with a script
 /status/CODE            that status; 3xx with a Location
-/bearer/TOKEN           /hash to that bearer token only, else 401 without reading the body
-/_state                 JSON: how many streams the client left in the middle
+/bearer/TOKEN           /hash to that bearer token only, else 401 without reading the body (?late=1: having read it)
+/_state                 JSON: how many streams the client left in the middle, what was asked, which bodies came whole
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if __name__ != "__main__":
 
 
 PATTERN = bytes(range(256)) * 256  # 64 KiB
-STATE: dict[str, Any] = {"left": 0, "seen": []}
+STATE: dict[str, Any] = {"left": 0, "seen": [], "whole": []}
 
 
 def pattern(start: int, end: int) -> Iterator[bytes]:
@@ -133,6 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         for data in self.body():
             digest.update(data)
             size += len(data)
+        STATE["whole"].append(size)
         headers = {name.lower(): value for name, value in self.headers.items()}
         parts = urlsplit(self.path)
         seen = {"method": self.command, "path": parts.path, "query": parts.query, "headers": headers}
@@ -220,6 +221,9 @@ class Handler(BaseHTTPRequestHandler):
     def on_bearer(self) -> None:
         if self.headers.get("Authorization") == f"Bearer {self.words[1]}":
             return self.on_hash()
+        if "late" in self.query:
+            for _ in self.body():
+                pass
         self.close_connection = True
         return self.answer(401, {"error": "invalid_token"}, ("WWW-Authenticate", "Bearer"), ("Connection", "close"))
 
