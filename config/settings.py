@@ -358,6 +358,7 @@ UNFOLD = {
                 "title": "Build",
                 "items": [
                     _link("Toolkits", "apps", "connections_integration_catalog"),
+                    _link("Own toolkits", "build", "toolkits_owntoolkit_changelist"),
                     _link("Integrations", "extension", "connections_integration_changelist", but="/catalog/"),
                     _link("Connections", "cable", "connections_connection_changelist"),
                     _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
@@ -388,6 +389,7 @@ UNFOLD = {
                     _link("Plans", "speed", "workspaces_plan_changelist", "is_superuser"),
                     _link("Users", "person", "workspaces_user_changelist", "is_superuser"),
                     _link("Single sign-on", "login", "socialaccount_socialapp_changelist", "is_superuser"),
+                    _link("Encryption keys", "lock", "encryption_keys", "is_superuser"),
                 ],
             },
         ],

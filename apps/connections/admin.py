@@ -110,7 +110,7 @@ class IntegrationAdmin(ScopedAdmin):
 
     def toolkit_view(self, request: HttpRequest, slug: str) -> HttpResponse:
         self._require_view(request)
-        toolkit = admin_catalog.toolkit_or_404(slug)
+        toolkit = admin_catalog.toolkit_or_404(request, slug)
         return self.page(request, "toolkit", toolkit.name, **admin_catalog.detail_context(request, toolkit))
 
     def _require_view(self, request: HttpRequest) -> None:
@@ -123,11 +123,12 @@ class IntegrationAdmin(ScopedAdmin):
             raise PermissionDenied
         if "toolkit" not in request.GET:
             return redirect("admin:connections_integration_catalog")
-        toolkit = admin_catalog.toolkit_or_404(request.GET["toolkit"])
+        toolkit = admin_catalog.toolkit_or_404(request, request.GET["toolkit"])
         wanted = request.GET.get("project")
         if wanted is None:
             return redirect("admin:connections_integration_toolkit", toolkit.slug)
         project = own_project(request, wanted, self.add_roles)
+        toolkit = catalog(project).get(toolkit.slug) or toolkit
         existing = Integration.objects.primary().filter(project=project, toolkit=toolkit.slug).first()
         if existing is not None:
             return redirect(self.change_url(existing.pk))
@@ -178,7 +179,9 @@ class IntegrationAdmin(ScopedAdmin):
             "client": client_words(integration) if integration else "",
             "callback_url": flows.project_callback_url(project) if toolkit.needs_client else "",
             "uses_oauth": toolkit.auth[0].type in {"oauth2", "oauth1"},
-            "connectable": any(scheme.type in {*flows.PROVIDER_SCHEMES, *flows.FORM_SCHEMES} for scheme in toolkit.auth),
+            "connectable": any(
+                scheme.type in {*flows.PROVIDER_SCHEMES, *flows.FORM_SCHEMES} for scheme in toolkit.auth
+            ),
             "ready": integration is not None and integration.enabled and is_ready(toolkit, integration),
             "test_form": TestConnectForm(),
             "may_revoke": integration is not None and self.has_disconnect_permission(request, integration),

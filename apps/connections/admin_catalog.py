@@ -9,6 +9,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest
 from django.templatetags.static import static
 
+from apps.toolkits.models import OwnToolkit
 from apps.toolkits.registry import catalog
 from apps.toolkits.spec import Tool, Toolkit
 from apps.workspaces.admin_base import EDITORS, may, projects_of
@@ -90,8 +91,10 @@ def list_context(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def toolkit_or_404(slug: str) -> Toolkit:
-    toolkit = catalog().get(slug)
+def toolkit_or_404(request: HttpRequest, slug: str) -> Toolkit:
+    """A toolkit of the catalog, or of a project of this person's."""
+    own = OwnToolkit.objects.filter(slug=slug, project__in=projects_of(request)).select_related("project").first()
+    toolkit = catalog(own.project if own else None).get(slug)
     if toolkit is None:
         raise Http404
     return toolkit
@@ -105,6 +108,7 @@ def detail_context(request: HttpRequest, toolkit: Toolkit) -> dict[str, Any]:
     places = [
         (project, integrations.get(project.pk), may(request, EDITORS, project.workspace_id))
         for project in projects_of(request)
+        if catalog(project).get(toolkit.slug) is not None
     ]
     return {
         "card": card(toolkit),

@@ -64,14 +64,22 @@ def files() -> Iterator[Path]:
 def read_file(path: Path) -> tuple[Toolkit | None, list[FileFault]]:
     """Parses one file; gives the toolkit, or every fault that was found in it."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - derives from the safe one
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        return None, [FileFault(path, "", " ".join(str(error).split()))]
+        data = read_text(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        return None, [FileFault(path, "", str(error))]
     toolkit, faults = parse(data)
     found = [FileFault(path, key, message) for key, message in faults]
     if toolkit is not None and toolkit.slug != path.stem:
         found.append(FileFault(path, "slug", f"{toolkit.slug} is not the name of the file"))
     return (None if found else toolkit), found
+
+
+def read_text(text: str) -> Any:
+    """The data of a YAML text. Raises ValueError saying what is wrong, and where."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derives from the safe one
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def parse(data: Any) -> tuple[Toolkit | None, list[tuple[str, str]]]:

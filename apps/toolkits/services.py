@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+import yaml
 from django.db import transaction
 from django.db.models import F
 
@@ -15,11 +16,12 @@ from apps.workspaces.audit import Actor, record
 from apps.workspaces.models import Project
 
 from .models import OwnToolkit
-from .registry import catalog, parse
+from .registry import catalog, parse, read_text
 from .signals import toolkit_removed
 from .spec import Toolkit
 
 MOST = 200  # toolkits of its own that one project may have
+LONGEST_TEXT = 500_000  # characters of one's description
 LONGEST_PATTERN = 200  # characters of a regular expression
 
 
@@ -77,6 +79,23 @@ def check(slug: str, document: dict[str, Any]) -> Toolkit:
     if faults or toolkit is None:
         raise InvalidInput(dict(faults))
     return toolkit
+
+
+def read_document(text: str) -> dict[str, Any]:
+    """A description written as YAML. Raises ValueError saying what is wrong with it.
+
+    References within the text are refused: a few lines of them can stand for more than fits into memory.
+    """
+    document = read_text(text)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("Must not have references (*name).")
+    if not isinstance(document, dict):
+        raise ValueError("Must be a mapping of keys.")
+    try:
+        json.dumps(document)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"Must be what JSON can say, dates in quotes: {error}.") from None
+    return document
 
 
 def _not_for_rows(toolkit: Toolkit) -> list[tuple[str, str]]:

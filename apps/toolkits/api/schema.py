@@ -73,7 +73,7 @@ toolkit = extend_schema_view(
         "(`manage.py toolkit_schema` prints it); `slug` is the path's. Every fault is named by its place. "
         "Switch the toolkit on with `configure` afterwards. Hooks are for the installation's own files only.",
         tag="Integrations",
-        body=Document,
+        body={"application/json": {"type": "object", "additionalProperties": {}}},
         sent=DOCUMENT,
         answer=OwnToolkitRow,
         example=ROW,
