@@ -10,6 +10,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -17,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import (
@@ -233,7 +235,7 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
     paginator = InfinitePaginator
     show_full_result_count = False
     has_history = False
-    list_display = ("created_at", "event_type", "state", "last_answer", "try_count", "next_try", "endpoint", "project")
+    list_display = ("created_at", "event_type", "state", "last_answer", "try_count", "next_try", "webhook", "project")
     list_display_links = ("created_at", "event_type")
     list_filter = (
         ProjectFilter,
@@ -245,12 +247,12 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
     search_fields = ("=id", "=event_id")
     ordering = ("-created_at", "-id")
     fieldsets = (
-        (None, {"fields": ("event_type", "state", "endpoint", "project", "event_id", "created_at", "delivered_at")}),
+        (None, {"fields": ("event_type", "state", "webhook", "project", "event_id", "created_at", "delivered_at")}),
         ("Tries", {"fields": ("next_try", "ends_at", "try_table")}),
         ("Event", {"fields": ("event_body",)}),
     )
     readonly_fields = (
-        "event_type", "state", "endpoint", "project", "event_id", "created_at", "delivered_at", "next_try", "ends_at",
+        "event_type", "state", "webhook", "project", "event_id", "created_at", "delivered_at", "next_try", "ends_at",
         "try_table", "event_body",
     )  # fmt: skip
     row_actions = ("redeliver",)
@@ -261,7 +263,7 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
         match = request.resolver_match
         if match is not None and match.url_name == f"{self.stem}_changelist" and request.method == "GET":
             rows = rows.defer("body")
-        return rows  # type: ignore[no-any-return]
+        return rows
 
     def has_redeliver_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, EDITORS, obj)
@@ -275,8 +277,14 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
         return said(row.tries[-1]) if row.tries else "–"
 
     @display(description="Next try", ordering="next_try_at")
-    def next_try(self, row: WebhookDelivery) -> Any:
-        return row.next_try_at if row.status == WebhookDelivery.Status.PENDING else None
+    def next_try(self, row: WebhookDelivery) -> str:
+        pending = row.status == WebhookDelivery.Status.PENDING and row.next_try_at is not None
+        return f"{row.next_try_at:%Y-%m-%d %H:%M:%S}" if pending else "–"
+
+    @display(description="Webhook")
+    def webhook(self, row: WebhookDelivery) -> str:
+        address = reverse("admin:workspaces_webhookendpoint_change", args=[quote(row.endpoint_id)])
+        return format_html('<a class="jf-link jf-break" href="{}">{}</a>', address, row.endpoint.url)
 
     @display(description="Tries")
     def try_table(self, row: WebhookDelivery) -> Any:

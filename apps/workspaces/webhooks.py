@@ -354,7 +354,7 @@ def _room(endpoint_id: str, now: datetime) -> int:
         status=Status.PENDING, next_try_at__gt=now, next_try_at__lte=now + LEASE, lease_until__gt=now, endpoint=endpoint_id
     )  # fmt: skip
     leases = list(carried.values_list("lease_until", flat=True))
-    is_slow = any(until - LEASE < now - SLOW for until in leases)
+    is_slow = any(until is not None and until - LEASE < now - SLOW for until in leases)
     return (IN_FLIGHT_SLOW if is_slow else IN_FLIGHT) - len(leases)
 
 

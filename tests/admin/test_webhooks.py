@@ -129,7 +129,7 @@ def test_a_delivery_shows_its_tries_and_its_event(hooked: Hooked) -> None:
     shown = text_of(hooked.staff.alice.get(hooked.delivery_page))
     for text in (
         "503",
-        "38 ms",
+        "38&nbsp;ms",
         "The receiver did not answer in time.",
         "&lt;b&gt;come back later",
         "There is nothing to do",

@@ -20,7 +20,8 @@ PAGES = (
     "runs/execution/try/", "runs/execution/", "workspaces/auditevent/", "workspaces/workspace/",
     "workspaces/project/", "workspaces/membership/", "workspaces/membership/add/", "workspaces/apikey/",
     "workspaces/apikey/add/", "workspaces/jwtissuer/add/", "workspaces/plan/", "workspaces/user/",
-    "socialaccount/socialapp/add/",
+    "socialaccount/socialapp/add/", "workspaces/webhookendpoint/", "workspaces/webhookendpoint/add/",
+    "workspaces/webhookdelivery/",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.connections import flows, refresh
+from apps.connections import flows, oauth, refresh
 from apps.connections.links import read_link
 from apps.connections.models import Connection, ConnectSession
 from apps.connections.services import disconnect, purge_end_user
@@ -104,13 +104,13 @@ def test_a_late_refresh_that_brings_an_ended_one_back_is_told_of(shop: Shop) -> 
     late = Connection.objects.get(pk=shop.connection.pk)
     assert refresh._end(shop.connection, "refused")
     assert told()[0]["type"] == "connection.refreshed_failed"
-    token = refresh.oauth.Token("at-3-secret", "rt-3-secret", 3600, None)
+    token = oauth.Token("at-3-secret", "rt-3-secret", 3600, None)
     refresh._store(late, late.unseal("credentials"), token)
     (event,) = told()
     assert (event["type"], event["data"]["status"]) == ("connection.recovered", "active")
 
 
 def test_an_ordinary_refresh_is_told_to_nobody(shop: Shop) -> None:
-    token = refresh.oauth.Token("at-3-secret", "rt-3-secret", 3600, None)
+    token = oauth.Token("at-3-secret", "rt-3-secret", 3600, None)
     refresh._store(shop.connection, shop.connection.unseal("credentials"), token)
     assert told() == []
