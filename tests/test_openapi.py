@@ -237,7 +237,9 @@ def test_the_answers_of_every_route_are_as_described(
     api.get("/healthz")
 
     described = {operation["operationId"] for _, _, operation in operations(document)}
-    assert described - api.seen == {"readyz", "callback", "projectCallback"}  # no broker here; the callback redirects
+    untried = {name for name in described - api.seen if not name.startswith("proxy")}
+    # No broker here; the callback redirects; the proxy answers what the service does.
+    assert untried == {"readyz", "callback", "projectCallback"}
 
 
 @pytest.mark.parametrize("credentials", ["", "jf_sk_wrong", "a.b.c"])

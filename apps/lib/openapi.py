@@ -313,7 +313,51 @@ _CALLBACK_ANSWERS: Row = {
         "headers": {"Location": {"schema": {"type": "string", "format": "uri-reference"}}},
     }
 }
+
+
+def _proxy_route(method: str) -> Row:
+    """The proxy, which takes and gives whatever the service does."""
+    headers = {
+        "X-End-User": "The end user of the call; without one the integration's shared connection is used.",
+        "X-Connection-Id": "Chooses among several accounts.",
+        "X-Upstream-Path": "The path again, escaped as it is to be sent: only needed where %2F must not become a slash.",
+    }
+    failures = [errors.InvalidInput, errors.ToolkitNotEnabled, errors.NotConnected, *AUTH_ERRORS, errors.ConnectionExpired,
+                errors.NotPermitted, errors.NotFound, errors.RateLimited, errors.ProviderLimited, errors.QuotaExceeded,
+                errors.CircuitOpen, errors.Unreachable, errors.TimedOut, errors.AddressRefused,
+                errors.RefreshUnavailable]  # fmt: skip
+    answers: Row = {
+        str(status): _json_answer(
+            "\n".join(f"- `{cls.code}`: {cls.message}" for cls in classes), {"$ref": "#/components/schemas/Error"}
+        )
+        for status, classes in _by_status(failures, INTEGRATIONS).items()
+    }
+    whatever: Row = {"description": "Whatever the service answers.", "content": {"*/*": {"schema": {}}}}
+    described: Row = {
+        "operationId": f"proxy{method.capitalize()}",
+        "tags": ["Tools"],
+        "summary": f"{method.upper()} any path of the toolkit's API with a connected account",
+        "description": "Needs the scope `execute`. Bodies are streamed both ways without limit, server-sent events come as "
+        "they are sent. The service's status and end-to-end headers are kept; redirects are not followed. Answers of ours "
+        "are errors in the usual form.",
+        "parameters": [
+            _text_parameter("appId", "path", "The project's id."),
+            _text_parameter("toolkit", "path", "The toolkit's slug."),
+            _text_parameter("path", "path", "The path below the toolkit's base URL; it may have slashes."),
+            *(_text_parameter(name, "header", text) for name, text in headers.items()),
+        ],
+        "responses": answers | {"default": whatever},
+        "security": [{"bearer": []}, {"apiKey": []}],
+    }
+    if method in {"post", "put", "patch"}:
+        described["requestBody"] = {"description": "Sent on as it is.", "content": {"*/*": {"schema": {}}}}
+    return described
+
+
 PLAIN_ROUTES: Row = {
+    "/v1/{appId}/integrations/proxy/{toolkit}/{path}": {
+        method: _proxy_route(method) for method in ("get", "head", "post", "put", "patch", "delete", "options")
+    },
     "/healthz": _plain_route(
         "healthz", "Installation", "Whether this process is alive",
         {"200": _json_answer("Alive.", {"type": "object", "required": ["status"], "properties": {"status": _STATE}})},

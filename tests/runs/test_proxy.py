@@ -42,7 +42,7 @@ class Shop:
         self.connection = connect(integration)
         self.api = cast.api
 
-    def call(self, path: str, method: str = "GET", body: Any = b"", api: Api | None = None, **headers: Any) -> Any:
+    def call(self, path: str, method: str = "GET", body: Any = b"", api: Any = None, **headers: Any) -> Any:
         return (api or self.api).call(
             method, f"integrations/proxy/lab/{path}", body, **({"X-End-User": "u1"} | headers)
         )
