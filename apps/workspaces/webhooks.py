@@ -186,8 +186,8 @@ def _known(events: Iterable[str]) -> list[str]:
 def _check_url(url: str) -> None:
     """Raises `InvalidInput`. Names are judged where they are called: what they resolve to may change at any time."""
     fault = ""
-    if len(url) > MAX_URL or not http.is_plain_url(url):
-        fault = f"Must be an absolute URL of at most {MAX_URL} characters, without user and password."
+    if len(url) > MAX_URL or not url.isascii() or not http.is_plain_url(url):
+        fault = f"Must be an absolute URL of at most {MAX_URL} ASCII characters, without user and password."
     elif urlsplit(url).scheme != "https" and not egress.is_named(url):
         fault = "Must be an https URL: without TLS anybody on the way reads the events."
     elif not _may_be_called(url):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -439,6 +440,51 @@ def test_two_hundred_events_arrive_once_each_though_every_hint_comes_twice(
     assert 1 < receiver.most_at_once <= 4
 
 
+@pytest.mark.django_db(transaction=True)
+def test_events_tries_redeliveries_and_deletions_lock_each_other_out_of_nothing(
+    cast: Cast, endpoint: WebhookEndpoint, receiver: Receiver
+) -> None:
+    """No deadlock, and no change that fails because a webhook is deleted at the same moment."""
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite's memory database locks its tables between threads")
+    stop = time.monotonic() + 3
+
+    def every(what: Callable[[], object]) -> None:
+        try:
+            while time.monotonic() < stop:
+                with suppress(InvalidInput, NotFound, Conflict):
+                    what()
+        finally:
+            connections.close_all()
+
+    def emit() -> None:
+        with transaction.atomic():
+            Project.objects.filter(pk=cast.project.pk).update(colour="#000000")
+            webhooks.emit(cast.project, CREATED, DATA)
+
+    def deliver() -> None:
+        for pk in WebhookDelivery.objects.filter(status="pending").values_list("pk", flat=True)[:5]:
+            webhooks.deliver(pk)
+
+    def redeliver() -> None:
+        row = WebhookDelivery.objects.filter(status="delivered").first()
+        if row is not None:
+            webhooks.redeliver(webhooks.find_delivery(cast.project, row.pk), SYSTEM)
+
+    def replace() -> None:
+        made, secret = webhooks.create_endpoint(cast.project, receiver.url, SYSTEM)
+        receiver.secrets.append(secret)
+        time.sleep(0.05)
+        webhooks.rotate_secret(made, SYSTEM)
+        webhooks.delete_endpoint(made, SYSTEM)
+
+    with ThreadPoolExecutor(8) as pool:
+        work = [emit, emit, deliver, deliver, redeliver, replace, replace, webhooks.sweep]
+        for future in [pool.submit(every, one) for one in work]:
+            future.result()
+    assert receiver.received
+
+
 # -- Delivering again ------------------------------------------------------------------------------------------------
 def test_what_is_delivered_again_has_the_same_id(endpoint: WebhookEndpoint, receiver: Receiver) -> None:
     row = tried(emitted(endpoint.project))
@@ -507,7 +553,7 @@ def test_one_that_is_deleted_meanwhile_is_not_found(endpoint: WebhookEndpoint) -
         "http://app.example/hook", "ftp://app.example", "app.example", "https://", "https://user:pass@app.example",
         "https://127.0.0.1/", "https://10.1.2.3/", "https://169.254.169.254/latest", "https://[::1]/", "https://0x7f.1/",
         "https://2130706433/", "https://[::ffff:127.0.0.1]/", "https://localhost/", "https://a.localhost/", "https://0/",
-        "https://app.example/\n", "https://app.example/ x", "https://app.example/" + "x" * 2000,
+        "https://app.example/\n", "https://b\u00fccher.example/", "https://app.example/ x", "https://app.example/" + "x" * 2000,
     ],
 )  # fmt: skip
 def test_an_address_that_must_not_be_called_is_refused_at_once(cast: Cast, url: str) -> None:
