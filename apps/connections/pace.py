@@ -78,7 +78,7 @@ TAKE = shared.Command(
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class _Window:
     """What a provider told of one resource. Times are of the monotonic clock; 0: none."""
 
@@ -93,7 +93,7 @@ class _Window:
     probe_until: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Route:
     """Calls under way, and the named resources that answers told."""
 
@@ -101,7 +101,7 @@ class _Route:
     resources: set[str] = field(default_factory=set)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Account:
     """All that is known of one connection."""
 
@@ -129,11 +129,11 @@ class _Account:
 
     def under_way(self, resource: str) -> int:
         """Calls that may count against the resource: a named one is not concerned by routes known to use others."""
-        return sum(
-            route.under_way
-            for route in self.routes.values()
-            if resource == WHOLE or not route.resources or resource in route.resources
-        )
+        total = 0
+        for route in self.routes.values():
+            if not resource or not route.resources or resource in route.resources:
+                total += route.under_way
+        return total
 
 
 WHOLE = ""  # the resource of providers that name none
@@ -171,7 +171,7 @@ def before(connection_id: str, toolkit: Toolkit, route: str = "") -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Near:
     """A window near its wall: what this process believes to be left, for so many seconds; spaced or not."""
 
@@ -360,7 +360,7 @@ def _open(account: _Account, route: str, now: float) -> None:
 
 
 # -- Reading headers -------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Told:
     """What the headers of one answer say; ``told_reset`` as it was written, so that the same need not be read again."""
 
@@ -400,11 +400,13 @@ def _read(told: dict[str, str], reset_format: str, now: float) -> _Told | None:
     if seconds is None or not 0 < seconds <= LONGEST_WINDOW:
         return None
     limit = _number(values.get("limit", "")) or 0
-    resource = re.sub(r"\s", " ", values.get("resource", ""))[:MOST_NAME]
+    resource = " ".join(values["resource"][:MOST_NAME].split()) if "resource" in values else WHOLE
     return _Told(resource, max(0, int(limit)), max(0, int(remaining)), now + seconds, reset)
 
 
 def _number(text: str) -> float | None:
+    if text.isdecimal() and len(text) <= 18:  # nearly always
+        return int(text)
     found = NUMBER.match(text)
     return float(found[1]) if found else None
 

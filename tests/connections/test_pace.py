@@ -185,7 +185,8 @@ def test_calls_under_way_are_taken_off_what_is_left() -> None:
 
 def test_the_last_tenth_is_spaced_evenly_up_to_the_reset(clock: Clock) -> None:
     call(told(100, 9, 90))
-    times, waits = [], set()
+    times: list[float] = []
+    waits: set[int | None] = set()
     for _ in range(900):
         try:
             call(told(100, 9 - len(times) - 1, round(590 - clock.now)))

@@ -308,7 +308,12 @@ def test_redis_is_asked_once_for_both_limits(cast: Cast, in_valkey: None, monkey
     cast.project.workspace = cast.workspace
     asked: list[Any] = []
     take = quota.TAKE
-    monkeypatch.setattr(quota, "TAKE", lambda *given: asked.append(given) or take(*given))
+
+    def watched(*given: Any) -> Any:
+        asked.append(given)
+        return take(*given)
+
+    monkeypatch.setattr(quota, "TAKE", watched)
     quota.take_call(caller_of(cast))
     assert len(asked) == 1
 
