@@ -196,10 +196,11 @@ def token_variables(toolkit: Toolkit, answer: dict[str, Any]) -> dict[str, str]:
 def moved(connection: Connection, answer: dict[str, Any]) -> dict[str, str]:
     """A connection's variables after a refresh: what its answer brings, and what was there where that cannot be used."""
     try:
-        return connection.variables | token_variables(toolkit_of(connection.integration), answer)
+        brought = token_variables(toolkit_of(connection.integration), answer)
     except LookupError as error:
         log.warning("refresh of %s: %s", connection.pk, error)
-        return dict(connection.variables)
+        brought = {}
+    return {**connection.variables, **brought}
 
 
 def authorize(request: Request, scheme: Any, credentials: dict[str, Any]) -> Request:

@@ -66,7 +66,7 @@ def switch_on(cast: Cast, upstream: Upstream, token: str = "ok", **options: Any)
 def page_of(cast: Cast, **body: Any) -> str:
     answer = cast.api.post("integrations/connect", {"toolkit": "robot", "userId": "u1"} | body)
     assert answer.status_code == 200, answer.content
-    return urlsplit(answer.json()["authUrl"]).path
+    return urlsplit(str(answer.json()["authUrl"])).path
 
 
 def inputs(page: str) -> set[str]:

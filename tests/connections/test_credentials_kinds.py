@@ -134,7 +134,7 @@ def begin(cast: Cast, user: str = "u1") -> str:
     body = {"toolkit": "kind", "userId": user, "redirectUrl": RETURN}
     answer = cast.api.post("integrations/connect", body)
     assert answer.status_code == 200, answer.content
-    return urlsplit(answer.json()["authUrl"]).path
+    return urlsplit(str(answer.json()["authUrl"])).path
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ CONSUMERS = {"consumer-key": "consumer secret/&+%"}
 METHODS = ["HMAC-SHA1", "HMAC-SHA256", "PLAINTEXT"]
 
 
-class Consumer(ClientMixin):
+class Consumer(ClientMixin):  # type: ignore[misc] # Authlib has no types
     def __init__(self, key: str) -> None:
         self.key = key
 
@@ -35,7 +35,7 @@ class Consumer(ClientMixin):
         return None
 
 
-class Token(TokenCredentialMixin):
+class Token(TokenCredentialMixin):  # type: ignore[misc]
     def __init__(self, token: str, secret: str, user: str) -> None:
         self.token, self.secret, self.user = token, secret, user
 
@@ -120,7 +120,7 @@ server.register_hook("create_authorization_verifier", create_verifier)
 server.register_hook("create_token_credential", create_token)
 
 
-class Protector(ResourceProtector):
+class Protector(ResourceProtector):  # type: ignore[misc]
     """Authlib's, which takes Flask's URL with every escape undone, and then refuses what is not escaped."""
 
     def acquire_credential(self) -> Any:
@@ -209,7 +209,7 @@ def access_token() -> Response:
 
 @app.route("/api/me", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 @app.route("/api/<path:rest>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-@protect()
+@protect()  # type: ignore[untyped-decorator]
 def resource(rest: str = "") -> Any:
     if status := fault("flaky"):
         return jsonify(error="flaky"), status
