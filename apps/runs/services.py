@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apps.connections import access
+from apps.connections.links import advice_on_scopes
 from apps.connections.models import Connection
 from apps.lib import errors, http
 from apps.lib.api import MAX_DEPTH, is_deeper_than
@@ -65,7 +66,8 @@ def execute(
             raise errors.UnknownTool(f"There is no tool named {tool_name[:200]}.")
         outcome = run(call, *found, params, connection_id)
         if not outcome.is_success:
-            raise refusal(found[0], outcome)
+            lacking = call.connection if outcome.status == 403 else None
+            raise refusal(found[0], outcome, advice_on_scopes(lacking, found[1]) if lacking else "")
         return _hooked(*found, outcome)
 
 
@@ -116,10 +118,11 @@ def _hooked(toolkit: Toolkit, tool: Tool, outcome: Outcome) -> Outcome:
     return replace(outcome, data=hooks.find(toolkit.slug, tool.answer_hook)(outcome.data), raw_json=None)
 
 
-def refusal(toolkit: Toolkit, outcome: Outcome) -> errors.ProviderRefused:
+def refusal(toolkit: Toolkit, outcome: Outcome, advice: str = "") -> errors.ProviderRefused:
     """The provider's error as one of ours."""
     return errors.ProviderRefused(
         f"{toolkit.name} answered with status {outcome.status}.",
+        remediation=advice,
         details={"status": outcome.status, "body": outcome.data},
         retry_after=outcome.retry_after,
     )

@@ -9,6 +9,8 @@ import pytest
 from django.utils import timezone
 
 from apps.connections.models import Connection
+from apps.toolkits.registry import catalog
+from apps.toolkits.spec import Toolkit
 from apps.workspaces.models import Plan
 from tests.api.shop import Shop, fails
 from tests.cast import Cast, connect, enable
@@ -342,3 +344,17 @@ def test_the_seeds_example_of_execute_is_valid_as_printed(cast: Cast) -> None:
         '{ "toolName": "GMAIL_SEND_EMAIL", "params": { "to": "x@y.com", "subject": "Hi", "body": "Hello" }, "userId": "uuid"}'
     )
     fails(cast.api.post("integrations/execute", body), 400, "INTEGRATIONS_NOT_CONNECTED")  # all before it is right
+
+
+def test_a_403_names_the_scopes_that_the_user_did_not_grant(shop: Shop, lab: Toolkit) -> None:
+    tool = lab.tools_by_slug["answer"].model_copy(update={"scopes": ["read", "delete"]})
+    known = catalog().tools
+    known["LAB_ANSWER"] = known["lab.answer"] = (lab, tool)
+    Connection.objects.update(scopes=["read"])
+    answer = shop.api.post(
+        "integrations/execute", {"toolName": "LAB_ANSWER", "params": {"kind": "status/403"}, "userId": "u1"}
+    )
+    error = fails(answer, 422, "INTEGRATIONS_EXECUTION_FAILED")
+    assert error["details"]["status"] == 403
+    assert "needs delete" in error["remediation"]
+    assert "/connect/" in error["remediation"]
