@@ -4,8 +4,8 @@ One thread drives libcurl's multi interface from inside the answer's iterator: w
 from the provider. Only a request body has a thread of its own, because a WSGI server's ``read`` blocks. Addresses, headers
 and errors are judged as in `apps.lib.http`. Redirects are answered, not followed; nothing is decoded.
 
-There is no bound on the time of a stream that flows. One in which no byte moves for ``idle`` seconds ends: `TimedOut` where
-the provider stalls, `UploadFailed` where the caller does.
+There is no bound on the time of a stream that flows. One in which no byte moves ends: after ``idle`` seconds with `TimedOut`
+where the provider stalls, after the upload's ``patience`` with `UploadFailed` where the caller does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_UPLOADS = 256  # a process, those included whose callers have stalled and n
 MOST_DRAINED = 8 * 1024 * 1024
 DRAIN_SECONDS = 2.0
 MOST_LINES = 64  # kept open when idle
-TICK = 1.0  # seconds between two looks at the clock
+TICK = 0.5  # seconds between two looks at the clock
 
 
 class UploadFailed(InvalidInput):
@@ -51,11 +51,12 @@ _places = threading.BoundedSemaphore(MOST_UPLOADS)
 class Upload:
     """A request body on its way: a thread reads ``source`` ahead, at most `MOST_BUFFERED` bytes.
 
-    ``length`` is None for one of unknown length. Reading begins with the first `read`.
+    ``length`` is None for one of unknown length; ``patience`` are the seconds for which its caller may stall.
     """
 
-    def __init__(self, source: Readable, length: int | None) -> None:
+    def __init__(self, source: Readable, length: int | None, patience: float = IDLE) -> None:
         self.length = length
+        self.patience = patience
         self.received = 0
         self.moved_at = time.monotonic()
         self.wake: Callable[[], None] = lambda: None
@@ -353,7 +354,7 @@ class Stream:
             self._resume(line)
         self._look(line)  # libcurl may have come to the end by what was done above, or when it began
         if not (self._done or self._ready):
-            line.turn(min(TICK, self._outgoing.idle / 4))
+            line.turn(TICK)
             self._look(line)
         if not self._done:
             self._check_idle()
@@ -376,12 +377,13 @@ class Stream:
     def _check_idle(self) -> None:
         body = self._outgoing.body
         latest = max(self._moved_at, body.moved_at) if isinstance(body, Upload) else self._moved_at
-        if self._ready or time.monotonic() - latest < self._outgoing.idle:
-            return
-        self._done = True
+        still = time.monotonic() - latest
         if isinstance(body, Upload) and body.starves and not self._head.is_complete:
-            self._failure = UploadFailed({"body": [f"No byte of it came for {self._outgoing.idle:.0f} seconds."]})
-        else:
+            if still >= body.patience:
+                self._done = True
+                self._failure = UploadFailed({"body": [f"No byte of it came for {body.patience:.0f} seconds."]})
+        elif still >= self._outgoing.idle and not self._ready:
+            self._done = True
             self._failure = TimedOut()
 
     # -- libcurl's callbacks: an exception in one would be printed and lost ---------------------------------------------

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
+from django.conf import settings
+
 from apps.connections import access, oauth1
 from apps.connections.integrations import find_toolkit
 from apps.connections.models import Connection
@@ -21,7 +23,7 @@ from apps.lib.api import request_id, request_id_var
 from apps.lib.db import release
 from apps.lib.errors import Failure, InvalidInput
 from apps.lib.redact import MASK, is_secret_name
-from apps.lib.stream import IDLE, REPEATABLE, Stream, StreamOutgoing, Upload, open_stream
+from apps.lib.stream import REPEATABLE, Stream, StreamOutgoing, Upload, open_stream
 from apps.toolkits.request import HEADER_NAME, BadParameters, Request, base_url, fill
 from apps.toolkits.spec import Toolkit
 from apps.workspaces.callers import Caller
@@ -253,12 +255,16 @@ class _Sending:
         if request.sign is not None:
             known = None
             if self.body is not None and oauth1.signs_body(headers):
-                body = known = self.body.whole(REPEATABLE, IDLE)
+                body = known = self.body.whole(REPEATABLE, _idle())
             headers = headers | request.sign(request.method, request.full_url, headers, known)
-        return StreamOutgoing(request.method, request.full_url, headers, body, idle=max(IDLE, request.timeout))
+        return StreamOutgoing(request.method, request.full_url, headers, body, idle=max(_idle(), request.timeout))
 
     def _is_refused(self, stream: Stream) -> bool:
         return stream.status == 401 and (self.body is None or self.body.can_rewind)
+
+
+def _idle() -> float:
+    return float(settings.JACKFIELD_STREAM_IDLE_SECONDS)
 
 
 class Forwarded:

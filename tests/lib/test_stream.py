@@ -233,7 +233,7 @@ def test_a_body_that_stalls_ends(peer: Streaming) -> None:
     still = threading.Event()
     started = time.monotonic()
     with pytest.raises(UploadFailed) as failed:
-        ask(peer, "hash", "PUT", Upload(Source(b"abc" * 10000, still), 100_000), idle=0.5)
+        ask(peer, "hash", "PUT", Upload(Source(b"abc" * 10000, still), 100_000, patience=0.5))
     assert 0.4 < time.monotonic() - started < 3
     assert "No byte" in failed.value.details["body"][0]
     still.set()
@@ -241,7 +241,10 @@ def test_a_body_that_stalls_ends(peer: Streaming) -> None:
 
 def test_a_slow_body_that_flows_does_not_end(peer: Streaming) -> None:
     steps = [step for _ in range(5) for step in (0.3, b"x" * stream.PIECE)]
-    assert sent(ask(peer, "hash", "PUT", Upload(Source(*steps), 5 * stream.PIECE), idle=1))["size"] == 5 * stream.PIECE
+    assert (
+        sent(ask(peer, "hash", "PUT", Upload(Source(*steps), 5 * stream.PIECE, patience=1), idle=1))["size"]
+        == 5 * stream.PIECE
+    )
 
 
 @pytest.mark.parametrize("path", ["swallow", "quiet"])
@@ -249,7 +252,7 @@ def test_a_provider_that_stalls_ends(peer: Streaming, path: str) -> None:
     started = time.monotonic()
     with pytest.raises(TimedOut):
         whole(ask(peer, path, idle=0.5))
-    assert 0.4 < time.monotonic() - started < 2
+    assert 0.4 < time.monotonic() - started < 3
 
 
 def test_a_slow_answer_that_flows_does_not_end(peer: Streaming) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
@@ -56,7 +57,7 @@ def refusal(error: Failure, body: Upload | None) -> HttpResponseBase:
 def _forward(request: HttpRequest, caller: Caller, toolkit: str, body: Upload | None) -> HttpResponseBase:
     caller.require("execute")
     meta = request.META
-    bound_stalled_readers(int(meta.get("SERVER_PORT") or 0))
+    bound_stalled_readers(int(meta.get("SERVER_PORT") or 0), settings.JACKFIELD_STREAM_IDLE_SECONDS)
     asked = Asked(
         method=str(request.method),
         path=proxy.escaped(*sent_path(meta)),
@@ -92,7 +93,7 @@ def upload_of(request: HttpRequest) -> Upload | None:
         length = None
     elif not length:
         return None
-    return Upload(meta["wsgi.input"], length)
+    return Upload(meta["wsgi.input"], length, patience=settings.JACKFIELD_STREAM_IDLE_SECONDS)
 
 
 def sent_path(meta: dict[str, Any]) -> tuple[bytes, str]:
