@@ -16,6 +16,7 @@ COPY config ./config
 COPY apps ./apps
 COPY templates ./templates
 COPY static ./static
+COPY locale ./locale
 
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin jackfield \
     && install --directory --owner=jackfield --mode=0700 /data

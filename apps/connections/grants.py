@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from apps.lib import errors
 from apps.lib.db import release
@@ -106,7 +107,7 @@ def by_form(
     if isinstance(scheme, ClientCredentials):
         return _by_client(toolkit, integration, scheme, values, own, scopes or integration.scopes or scheme.scopes)
     if isinstance(scheme, Basic) and ":" in values.get("username", ""):
-        raise InvalidInput({"username": ["Must not have a colon (RFC 7617)."]})
+        raise InvalidInput({"username": [_("Must not have a colon (RFC 7617).")]})
     account = verify_credentials(toolkit, integration, scheme, values, own)
     return Grant(dict(values), account, variables=own)
 
@@ -130,10 +131,18 @@ def _by_client(
     except BadParameters as error:
         raise InvalidInput(error.faults) from None
     except errors.Unreachable as error:
-        raise InvalidInput({"credentials": [f"{toolkit.name} could not be asked: {error.text}"]}) from None
+        raise InvalidInput(
+            {
+                "credentials": [
+                    _("%(toolkit)s could not be asked: %(reason)s") % {"toolkit": toolkit.name, "reason": error.text}
+                ]
+            }
+        ) from None
     except (oauth.TokenError, LookupError) as error:
         said = redact_text(str(error), [client.secret] if len(client.secret) > 3 else [])
-        raise InvalidInput({"credentials": [f"{toolkit.name} gives no token: {said}"]}) from None
+        raise InvalidInput(
+            {"credentials": [_("%(toolkit)s gives no token: %(reason)s") % {"toolkit": toolkit.name, "reason": said}]}
+        ) from None
     credentials = stored_token(token)
     if client.personal:
         credentials |= {"client_id": client.id, "client_secret": client.secret}

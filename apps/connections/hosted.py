@@ -172,7 +172,7 @@ class Offer:
 
 
 def offers(page: ConnectPage) -> list[Offer]:
-    """What the person has connected first, then the rest, by name."""
+    """What the person has connected first, then what can be connected, then the rest; by name."""
     rows = Integration.objects.filter(project=page.project).primary()
     if page.toolkits:
         rows = rows.filter(toolkit__in=page.toolkits)
@@ -183,7 +183,7 @@ def offers(page: ConnectPage) -> list[Offer]:
         if (integration.enabled or integration.pk in accounts)
         and (offer := _offer(page.project, integration, accounts.get(integration.pk, [])))
     ]
-    return sorted(found, key=lambda offer: (not offer.accounts, offer.toolkit.name.casefold()))
+    return sorted(found, key=lambda offer: (not offer.accounts, not offer.available, offer.toolkit.name.casefold()))
 
 
 def connections_of(page: ConnectPage) -> Any:
