@@ -90,9 +90,7 @@ class KeyForm(forms.Form):
 
 
 def _page(request: HttpRequest, name: str, status: int = 200, **context: Any) -> HttpResponse:
-    response = render(request, f"people/{name}.html", context, status=status)
-    response["Referrer-Policy"] = "no-referrer"
-    return response
+    return render(request, f"people/{name}.html", context, status=status)
 
 
 def _signed_in(view: View) -> View:
@@ -125,7 +123,6 @@ def _enter(request: HttpRequest, token: str) -> HttpResponse:
         return _page(request, "left", 400, is_bad_link=True)
     response = redirect("me_keys")
     response.set_cookie(COOKIE, cookie, max_age=COOKIE_AGE, httponly=True, samesite="Lax", secure=settings.HTTPS)
-    response["Referrer-Policy"] = "no-referrer"
     return response
 
 
