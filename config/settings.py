@@ -201,6 +201,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # -- Execution log ---------------------------------------------------------------------------------------------------
 JACKFIELD_LOG_FLUSH_SECONDS = 0.5  # a kill -9 loses at most this much of the execution log
 JACKFIELD_LOG_BACKGROUND = not TESTING
+# Seconds for which neither side of a proxied stream may send a byte; a toolkit's longer timeout goes before.
+JACKFIELD_STREAM_IDLE_SECONDS = float(os.environ.get("JACKFIELD_STREAM_IDLE_SECONDS", "60"))
 JACKFIELD_EXECUTION_DAYS = int(os.environ.get("JACKFIELD_EXECUTION_DAYS", "30"))
 
 # -- People ----------------------------------------------------------------------------------------------------------
