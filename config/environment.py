@@ -16,10 +16,15 @@ DEVELOPMENT_MARK = "dev"  # begins every key that quickstart makes; production r
 
 def secret(name: str, default: str = "") -> str:
     """The variable, or the content of the file that ``NAME_FILE`` names. Raises OSError where that cannot be read."""
-    path = os.environ.get(f"{name}_FILE", "")
+    path = secret_path(name)
     if path:
         return Path(path).read_text(encoding="utf-8").strip()
     return os.environ.get(name, default).strip()
+
+
+def secret_path(name: str) -> str:
+    """The file that the secret is read from; empty where it stands in the variable."""
+    return os.environ.get(f"{name}_FILE", "")
 
 
 def listed(name: str) -> list[str]:

@@ -32,7 +32,7 @@ DEBUG = False
 SECRET_KEY = environment.secret("JACKFIELD_SECRET_KEY")
 JACKFIELD_ENCRYPTION_KEYS = environment.secret("JACKFIELD_ENCRYPTION_KEYS")
 # Where the keys lie in a file, it is read again when it changes (`apps.lib.vault`).
-JACKFIELD_ENCRYPTION_KEYS_PATH = os.environ.get("JACKFIELD_ENCRYPTION_KEYS_FILE", "")
+JACKFIELD_ENCRYPTION_KEYS_PATH = environment.secret_path("JACKFIELD_ENCRYPTION_KEYS")
 if not PRODUCTION:
     SECRET_KEY = SECRET_KEY or environment.kept_in_file(JACKFIELD_HOME / "secret_key", environment.new_secret_key)
     if not JACKFIELD_ENCRYPTION_KEYS:

@@ -115,10 +115,10 @@ def _look_after(connection_id: str) -> str:
     if not due.is_due(connection, credentials, now):
         used = due.was_used_lately(connection, now)
         return _put_off(connection, due.next_due(connection, credentials, now, used=used), "not due")
-    return _refresh(connection, now)
+    return _refresh(connection, credentials, now)
 
 
-def _refresh(connection: Connection, now: datetime) -> str:
+def _refresh(connection: Connection, credentials: dict[str, Any], now: datetime) -> str:
     key = _provider_of(connection)
     try:
         breaker.before(key)
@@ -126,19 +126,22 @@ def _refresh(connection: Connection, now: datetime) -> str:
         return _put_off(connection, _later(now, error.retry_after or 1), "provider is down")
     started = time.monotonic()
     try:
-        refreshed = refresh.refresh_ahead(connection)
+        outcome = refresh.refresh_ahead(connection, credentials)
     except (ConnectionExpired, NotConnected) as error:
         breaker.succeeded(key)
         return "gone" if isinstance(error, NotConnected) else "needs the person"
     except BaseException:
         breaker.abandoned(key)
         raise
-    if refreshed or time.monotonic() - started < SLOW:
-        breaker.succeeded(key)
-    else:
+    if outcome == "busy":
+        breaker.abandoned(key)
+        return _put_off(connection, now + CLAIM, outcome)
+    if outcome == "failed" and time.monotonic() - started >= SLOW:
         breaker.failed(key)
-    if refreshed:
-        return "refreshed"
+    else:
+        breaker.succeeded(key)
+    if outcome == "refreshed":
+        return outcome
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(connection.refresh_failures, 10))
     return _put_off(connection, _later(now, pause), "failed for now")
 

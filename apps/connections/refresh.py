@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from django.db import transaction
 from django.utils import timezone
@@ -67,21 +67,20 @@ def fresh_credentials(connection: Connection, *, failed_version: int | None = No
     return _refreshed(connection, failed_version)
 
 
-def refresh_ahead(connection: Connection) -> bool:
+def refresh_ahead(connection: Connection, credentials: dict[str, Any]) -> Literal["refreshed", "failed", "busy"]:
     """Refreshes a token that may still be good, under the lease that callers take; nobody waits for it.
 
-    False where that could not be: somebody else is at it, or the provider cannot for now. Raises `ConnectionExpired`,
-    `NotConnected`.
+    ``connection`` as it was just read: where anybody has refreshed that version meanwhile, or is at it, or its pause after
+    a failure is not over, it is ``busy``. Raises `ConnectionExpired`, `NotConnected`.
     """
-    credentials = _read_again(connection)
     version, owner = connection.version, row_id()
     if not _take_lease(connection, owner, timezone.now()):
-        return False
+        return "busy"
     try:
         _refresh_with_lease(connection, credentials, owner, None)
     except RefreshUnavailable:
-        return False
-    return connection.version != version
+        return "failed"
+    return "failed" if connection.version == version else "refreshed"
 
 
 def _refreshed(connection: Connection, failed_version: int | None) -> dict[str, Any]:

@@ -65,6 +65,11 @@ class Site(UnfoldAdminSite):  # type: ignore[misc] # unfold has no types
 
         return with_policy
 
+    def get_urls(self) -> list[Any]:
+        from .admin_keys import keys_page  # needs what cannot be imported as early as this
+
+        return [path("encryption-keys/", self.admin_view(keys_page), name="encryption_keys"), *super().get_urls()]
+
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """People sign in on one page only, where single sign-on and second factors are."""
         if request.user.is_authenticated and not self.has_permission(request):

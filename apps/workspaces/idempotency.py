@@ -30,6 +30,7 @@ from .models import IdempotencyRecord
 
 KEPT = timedelta(hours=24)
 PATIENCE = 30.0  # seconds that a second call waits for the first
+LONGEST = timedelta(minutes=15)  # beyond what a call may take (600 s): a first request older than that has no process
 NOT_STORED = frozenset({400, 401, 403, 404, 405, 413, 429, 500})
 # 422 and 502 as well, but nothing was sent: the same call may succeed as soon as the cause is gone.
 NOT_SENT = (UnknownTool, RefreshUnavailable, AddressRefused)
@@ -89,6 +90,8 @@ def _claim_or_wait(record_id: str, body: str) -> HttpResponse | None:
             raise Conflict("This Idempotency-Key was used with another body.")
         if record.status is not None:
             return _answer(record)
+        if record.created_at < timezone.now() - LONGEST:
+            raise _outcome_unknown(record)
         if time.monotonic() >= deadline:
             raise Conflict(
                 "The first request with this Idempotency-Key has not ended.",
@@ -97,6 +100,20 @@ def _claim_or_wait(record_id: str, body: str) -> HttpResponse | None:
             )
         release()
         time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - jitter
+
+
+def _outcome_unknown(record: IdempotencyRecord) -> Conflict:
+    """The process that had the first request is gone. Whether its call came through cannot be known from here.
+
+    So it is never carried out a second time under this key, until the key is forgotten.
+    """
+    wait = record.created_at + KEPT - timezone.now()
+    return Conflict(
+        "The first request with this Idempotency-Key was cut off; it may have been carried out or not.",
+        remediation="Look at the service whether it was. If it was not, send the request with a new Idempotency-Key.",
+        details={"startedAt": record.created_at.isoformat(timespec="seconds").replace("+00:00", "Z")},
+        retry_after=max(1, int(wait.total_seconds())),
+    )
 
 
 def _claim(record_id: str, body: str) -> bool:

@@ -159,7 +159,7 @@ class Members(Place):
         first = vault.key_ids()[0]
         with transaction.atomic():
             row = self.model._default_manager.select_for_update().filter(pk=pk).first()
-            data = getattr(row, self.column, None)
+            data: dict[str, Any] = getattr(row, self.column, None) or {}
             old = [(name, value) for name, value in self._values(data) if key_of(value) != first]
             if row is None or not old:
                 return 0

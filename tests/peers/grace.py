@@ -45,7 +45,7 @@ class GraceProvider:
     def token_url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}/token"
 
-    def _handler(provider: GraceProvider) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler has a self of its own
+    def _handler(provider: GraceProvider) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 

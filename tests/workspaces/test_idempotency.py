@@ -163,6 +163,19 @@ def test_while_the_first_runs_the_second_waits_then_gives_up_with_retry_after(
     assert calls(shop) == 1
 
 
+def test_a_first_request_whose_process_is_gone_is_said_to_be_unknown_and_never_repeated(shop: Shop) -> None:
+    send(shop)
+    cut_off = timezone.now() - idempotency.LONGEST - timedelta(seconds=1)
+    IdempotencyRecord.objects.update(status=None, answer=None, created_at=cut_off)
+    answer = send(shop)
+    error = fails(answer, 409, "REQUEST_CONFLICT")
+    assert "cut off" in error["message"]
+    assert "new Idempotency-Key" in error["remediation"]
+    assert 23 * 3600 < int(answer["Retry-After"]) < 24 * 3600
+    assert calls(shop) == 1
+    assert send(shop, key="k2").status_code == 200
+
+
 def test_connect_gives_the_same_flow_again(shop: Shop) -> None:
     answers = [
         shop.api.post("integrations/connect", {"toolkit": "lab", "userId": "u5"}, **{"Idempotency-Key": "c"})

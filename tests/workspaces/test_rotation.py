@@ -13,6 +13,7 @@ from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from allauth.socialaccount.models import SocialApp
 from django.apps import apps
 from django.core.management import CommandError, call_command
+from django.test import Client
 from pytest_django import Settings
 
 from apps.connections.models import Connection, ConnectSession
@@ -21,7 +22,7 @@ from apps.lib.errors import Conflict
 from apps.lib.vault import Sealing, new_key
 from apps.workspaces import accounts, rotation, tasks
 from apps.workspaces.audit import SYSTEM
-from apps.workspaces.models import AuditEvent, IdempotencyRecord, JwtIssuer, WebhookEndpoint
+from apps.workspaces.models import AuditEvent, IdempotencyRecord, JwtIssuer, User, WebhookEndpoint
 from tests.cast import Cast, connect, enable
 
 OLD, NEW = new_key("old"), new_key("new")
@@ -127,7 +128,13 @@ def test_every_sealed_field_of_every_model_is_among_the_places() -> None:
 
 
 # Whoever seals apart from a model's SEALED adds its place to `rotation.places`, and then its file to these.
-SEALING_BY_HAND = {"lib/vault.py", "workspaces/accounts.py", "workspaces/idempotency.py", "workspaces/rotation.py"}
+SEALING_BY_HAND = {
+    "lib/vault.py",
+    "workspaces/accounts.py",
+    "workspaces/admin_keys.py",
+    "workspaces/idempotency.py",
+    "workspaces/rotation.py",
+}
 
 
 def test_nothing_is_sealed_that_rotation_does_not_know() -> None:
@@ -145,9 +152,9 @@ def test_nothing_is_sealed_that_rotation_does_not_know() -> None:
 
 def test_the_version_and_the_lease_of_a_refresh_under_way_stay(account: Connection) -> None:
     Connection.objects.filter(pk=account.pk).update(lease_owner="somebody", version=7)
-    before = Connection.objects.filter(pk=account.pk).values().get()
+    before: dict[str, Any] = dict(Connection.objects.filter(pk=account.pk).values().get())
     rotate()
-    after = Connection.objects.filter(pk=account.pk).values().get()
+    after: dict[str, Any] = dict(Connection.objects.filter(pk=account.pk).values().get())
     assert {name for name in after if after[name] != before[name]} == {"credentials"}
 
 
@@ -155,7 +162,8 @@ def test_a_newer_token_is_never_overwritten_by_an_older_one(
     account: Connection, keys: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refresh stores its answer, by a process that still encrypts under the old key, between reading and writing."""
-    reseal, written = vault.reseal, []
+    reseal = vault.reseal
+    written: list[str] = []
 
     def refreshed_meanwhile(sealed: str, place: str) -> str:
         if not written:
@@ -186,13 +194,17 @@ def test_a_row_that_is_deleted_meanwhile_is_no_fault(account: Connection, monkey
 def test_a_rotation_that_was_broken_off_goes_on_where_it_stopped(
     account: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reseal, opened = vault.reseal, []
+    reseal = vault.reseal
+    opened: list[str] = []
+
+    def opens(sealed: str, place: str) -> str:
+        opened.append(place)
+        return reseal(sealed, place)
 
     def breaks_off(sealed: str, place: str) -> str:
         if len(opened) == 4:
             raise KeyboardInterrupt
-        opened.append(place)
-        return reseal(sealed, place)
+        return opens(sealed, place)
 
     assert rotation.state().remaining == OLD_VALUES
     with monkeypatch.context() as patched:
@@ -202,7 +214,7 @@ def test_a_rotation_that_was_broken_off_goes_on_where_it_stopped(
     assert rotation.state().remaining == OLD_VALUES - 4
     first = set(opened)
     opened[:] = []
-    monkeypatch.setattr(vault, "reseal", lambda sealed, place: opened.append(place) or reseal(sealed, place))
+    monkeypatch.setattr(vault, "reseal", opens)
     rotate()
     assert rotation.state().remaining == 0
     assert len(opened) == OLD_VALUES - 4
@@ -268,6 +280,50 @@ def test_the_worker_does_it_batch_by_batch(account: Connection, monkeypatch: pyt
 def test_starting_what_is_done_is_refused(keys: Settings, cast: Cast) -> None:
     with pytest.raises(Conflict):
         rotation.start(SYSTEM)
+
+
+# -- The admin's page --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def ruth(cast: Cast) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("ruth@example.com", "a long enough password"))
+    return client
+
+
+def test_the_page_tells_what_is_left_and_has_a_worker_do_it(
+    account: Connection, ruth: Client, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(tasks.reseal, "delay", lambda *arguments: sent.append(arguments))
+    page = ruth.get("/admin/encryption-keys/").content.decode()
+    assert f"Re-encrypt {OLD_VALUES} values" in page
+    assert "still needed" in page
+    assert "connections_connection.credentials" in page
+    with django_capture_on_commit_callbacks(execute=True):
+        assert ruth.post("/admin/encryption-keys/").status_code == 302
+    assert sent == [()]
+    event = AuditEvent.objects.get(action="keys.rotation_started")
+    assert (event.actor, event.details) == ("user:ruth@example.com", {"values": OLD_VALUES})
+    assert f"0 of {OLD_VALUES}" in ruth.get("/admin/encryption-keys/").content.decode()
+    for arguments in sent:
+        tasks.reseal(*arguments)
+    page = ruth.get("/admin/encryption-keys/").content.decode()
+    assert "Every value is under the first key" in page
+    assert "can be removed" in page
+    assert "Re-encrypt" not in page
+    ruth.post("/admin/encryption-keys/")
+    assert AuditEvent.objects.filter(action="keys.rotation_started").count() == 1
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_the_page_is_for_superusers_alone(account: Connection, cast: Cast, method: str) -> None:
+    cast.alice.is_staff = True
+    cast.alice.save()
+    client = Client()
+    assert getattr(client, method)("/admin/encryption-keys/").status_code == 302
+    client.force_login(cast.alice)
+    assert getattr(client, method)("/admin/encryption-keys/").status_code == 403
+    assert not AuditEvent.objects.filter(action__startswith="keys.").exists()
 
 
 # -- The data folder's file ------------------------------------------------------------------------------------------
