@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 
-from apps.lib.errors import Failure
+from apps.lib.errors import Failure, NotFound
 from apps.toolkits.registry import catalog
 from apps.toolkits.spec import Toolkit
 from apps.workspaces.admin_base import (
@@ -31,8 +31,9 @@ from apps.workspaces.admin_base import (
 from apps.workspaces.audit import actor_of, record
 from apps.workspaces.models import Project
 
-from . import access, admin_catalog, flows, integrations, refresh, services
+from . import access, admin_catalog, flows, integrations, raw, refresh, services
 from .admin_forms import IntegrationForm, TestConnectForm, has_secret
+from .admin_raw import RawIntegrationForm
 from .links import Link, make_link
 from .models import Connection, Integration
 
@@ -70,7 +71,7 @@ class IntegrationAdmin(ScopedAdmin):
     search_fields = ("toolkit", "display_name")
     ordering = ("project__name", "toolkit")
     delete_roles = frozenset()  # a toolkit is switched off; what is connected keeps working
-    row_actions = ("connect_test", "disable", "enable", "disable_and_revoke")
+    row_actions = ("connect_test", "disable", "enable", "disable_and_revoke", "remove_further")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Integration]:
         rows = super().get_queryset(request).select_related("project__workspace")
@@ -138,6 +139,8 @@ class IntegrationAdmin(ScopedAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         integration: Integration = self.own_object(request, object_id)
+        if not integration.is_primary:
+            return self._further(request, integration)
         toolkit = catalog(integration.project).get(integration.toolkit)
         if toolkit is None:
             messages.error(request, f"The catalog no longer has the toolkit {integration.toolkit}.")
@@ -168,6 +171,33 @@ class IntegrationAdmin(ScopedAdmin):
         title = f"{integration or toolkit.name} · {project.name}"
         return self.page(request, "integration", title, form=form, editable=editable, **context)
 
+    def _further(self, request: HttpRequest, integration: Integration) -> HttpResponse:
+        """The page of an integration that was made over the Raw execute API."""
+        editable = self.has_change_permission(request, integration)
+        if request.method == "POST" and not editable:
+            raise PermissionDenied
+        form = RawIntegrationForm(integration, toolkit_or_none(integration), request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                saved = raw.update(integration, actor_of(request), **form.values())
+            except Failure as failure:
+                form.refuse(failure)
+            else:
+                messages.success(request, f"{saved} is saved.")
+                return redirect(self.change_url(saved.pk))
+        for field in form.fields.values() if not editable else ():
+            field.disabled = True
+        root = f"{settings.JACKFIELD_URL}/api/integrations/projects/{integration.project_id}/integrations"
+        context = {
+            "integration": integration,
+            "toolkit_name": name_of(integration.toolkit),
+            "execute_url": f"{root}/{integration.pk}/execute",
+            "may_revoke": self.has_disconnect_permission(request, integration),
+            "connections": integration.connections.select_related("end_user").order_by("-connected_at")[:20],
+        }
+        title = f"{integration} · {integration.project.name}"
+        return self.page(request, "raw_integration", title, form=form, editable=editable, **context)
+
     def _form_context(
         self, request: HttpRequest, project: Project, toolkit: Toolkit, integration: Integration | None
     ) -> dict[str, Any]:
@@ -195,6 +225,8 @@ class IntegrationAdmin(ScopedAdmin):
     def connect_test(self, request: HttpRequest, obj: Integration) -> HttpResponse:
         """Opens the page on which an end user would connect; it comes back to `connected_view`."""
         form = TestConnectForm(request.POST)
+        if not obj.is_primary:
+            raise NotFound
         if not form.is_valid():
             messages.error(request, "Give the id of an end user to connect an account for.")
             return redirect(self.change_url(obj.pk))
@@ -205,18 +237,34 @@ class IntegrationAdmin(ScopedAdmin):
 
     @row_action("Switch off", icon="power_settings_new")
     def disable(self, request: HttpRequest, obj: Integration) -> None:
-        integrations.disable(obj.project, obj.toolkit, actor_of(request))
+        if obj.is_primary:
+            integrations.disable(obj.project, obj.toolkit, actor_of(request))
+        else:
+            raw.switch(obj, False, actor_of(request))
         messages.success(request, f"{obj} is off. Connected accounts keep working.")
 
     @row_action("Switch on", icon="power_settings_new")
     def enable(self, request: HttpRequest, obj: Integration) -> None:
-        integrations.configure(obj.project, obj.toolkit, actor_of(request))
+        if obj.is_primary:
+            integrations.configure(obj.project, obj.toolkit, actor_of(request))
+        else:
+            raw.switch(obj, True, actor_of(request))
         messages.success(request, f"{obj} is on.")
 
     @row_action("Switch off and disconnect all", permission="disconnect", icon="link_off", danger=True)
     def disable_and_revoke(self, request: HttpRequest, obj: Integration) -> None:
+        if not obj.is_primary:
+            raise NotFound
         integrations.disable(obj.project, obj.toolkit, actor_of(request), revoke=True)
         messages.success(request, f"{obj} is off and every account is disconnected.")
+
+    @row_action("Delete and disconnect all", permission="disconnect", icon="delete", danger=True)
+    def remove_further(self, request: HttpRequest, obj: Integration) -> HttpResponse:
+        if obj.is_primary:
+            raise NotFound
+        raw.remove(obj, actor_of(request))
+        messages.success(request, f"{obj} is deleted, and its accounts are disconnected.")
+        return redirect(self.changelist_url())
 
     def connected_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """How connecting a test account ended."""
@@ -230,7 +278,7 @@ class IntegrationAdmin(ScopedAdmin):
             "integration": integration,
             "connection": connection,
             "account": masked(connection.account_label) if connection else "",
-            "missing": sorted(set(integration.scopes) - set(connection.scopes)) if connection else [],
+            "missing": access.missing_scopes(connection.asked_scopes, connection.scopes) if connection else [],
             "reason": reason,
             "callback_url": flows.project_callback_url(integration.project),
         }
@@ -248,6 +296,13 @@ FLOW_REASONS = {
 def is_ready(toolkit: Toolkit, integration: Integration) -> bool:
     """Whether an account can be connected: there is an OAuth client where one is needed."""
     return toolkit.auth[0].type in flows.FORM_SCHEMES or access.oauth_client(integration) is not None
+
+
+def toolkit_or_none(integration: Integration) -> Toolkit | None:
+    try:
+        return access.toolkit_of(integration)
+    except LookupError:
+        return None
 
 
 def client_words(integration: Integration) -> str:
@@ -327,7 +382,7 @@ class ConnectionAdmin(ReadOnly, ScopedAdmin):
 
     @display(description="Asked for, but not granted")
     def missing_scopes(self, row: Connection) -> str:
-        return ", ".join(sorted(set(row.integration.scopes) - set(row.scopes))) if row.scopes else "–"
+        return ", ".join(access.missing_scopes(row.asked_scopes, row.scopes)) or "–" if row.scopes else "–"
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         obj = self.own_object(request, object_id)
