@@ -162,9 +162,8 @@ def rotate_secret(endpoint: WebhookEndpoint, actor: Actor) -> str:
 @transaction.atomic
 def delete_endpoint(endpoint: WebhookEndpoint, actor: Actor) -> None:
     """With its deliveries, those that wait included."""
-    WebhookEndpoint.objects.select_for_update().filter(
-        pk=endpoint.pk
-    ).first()  # in the order in which deliveries are claimed
+    # Before its deliveries, as those who write and claim them do.
+    WebhookEndpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
     record(actor, "webhook.deleted", endpoint.pk, project=endpoint.project, url=endpoint.url)
     endpoint.delete()
 
@@ -328,31 +327,32 @@ def deliver(delivery_id: str) -> str | None:
 
 def _claim(delivery_id: str) -> WebhookDelivery | None:
     """The delivery under a lease of ours. None where it is not due, its endpoint is off, or that has enough to do."""
-    now = timezone.now()
-    row = WebhookDelivery.objects.due(now).filter(pk=delivery_id).first()
-    if row is None:
+    named = WebhookDelivery.objects.due(timezone.now()).filter(pk=delivery_id)
+    endpoint_id = named.values_list("endpoint", flat=True).first()
+    if endpoint_id is None:
         return None
-    until = now + LEASE
     with transaction.atomic():
-        # Who counts what is in flight does so alone; events that refer to the row go on (hence no_key).
+        # Who counts what is under way does so alone; events that refer to the endpoint go on (hence no_key).
         endpoints = WebhookEndpoint.objects.select_for_update(no_key=True)
-        endpoint = endpoints.filter(pk=row.endpoint_id, enabled=True).first()
+        endpoint = endpoints.filter(pk=endpoint_id, enabled=True).first()
+        now = timezone.now()  # after waiting for the others, whose leases would else lie beyond what is counted
         if endpoint is None or _room(endpoint.pk, now) < 1:
             return None
-        due = WebhookDelivery.objects.due(now).filter(pk=delivery_id)
-        if not due.update(lease_until=until, next_try_at=until):
+        rows = WebhookDelivery.objects.due(now).filter(pk=delivery_id)
+        row = rows.first()
+        until = now + LEASE
+        if row is None or not rows.update(lease_until=until, next_try_at=until):
             return None
-    row.refresh_from_db()
-    row.endpoint = endpoint
+    row.endpoint, row.lease_until, row.next_try_at = endpoint, until, until
     return row
 
 
 def _room(endpoint_id: str, now: datetime) -> int:
     """How many deliveries more the endpoint gets at the moment; fewer where it answers slowly, so that others get theirs."""
+    near = now + 2 * LEASE  # a lease and the next look at its row end together; clocks of machines may lie apart
     carried = WebhookDelivery.objects.filter(
-        # A lease and the next look at its row end together, which keeps this within the index.
-        status=Status.PENDING, next_try_at__gt=now, next_try_at__lte=now + LEASE, lease_until__gt=now, endpoint=endpoint_id
-    )  # fmt: skip
+        endpoint=endpoint_id, status=Status.PENDING, lease_until__gt=now, next_try_at__gt=now, next_try_at__lte=near
+    )
     leases = list(carried.values_list("lease_until", flat=True))
     is_slow = any(until is not None and until - LEASE < now - SLOW for until in leases)
     return (IN_FLIGHT_SLOW if is_slow else IN_FLIGHT) - len(leases)
