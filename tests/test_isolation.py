@@ -103,7 +103,7 @@ def path_of(shop: Shop, route: str) -> str:
         "integration": "lab",
         "endpoint": "get_item",
         "key_id": ApiKey.objects.get(name=MARK).pk,
-        "page_id": ConnectPage.objects.get().pk,
+        "page_id": ConnectPage.objects.get(end_user__external_id=f"{MARK}-user").pk,
         "secret": "page-secret",
         "token": make_link(Link(shop.cast.project.pk, "somebody", "lab"))[-20:],
         "webhook_id": WebhookEndpoint.objects.get(project=shop.cast.project).pk,
