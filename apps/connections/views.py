@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
@@ -181,9 +181,20 @@ def fault_of(error: errors.Failure, project: Project, toolkit: Toolkit) -> str:
 
 def _start(request: HttpRequest, link: Link, context: dict[str, Any]) -> HttpResponse:
     project, toolkit = context["project"], context["toolkit"]
-    begin = partial(
-        flows.start_connect, project, link.user_id, toolkit.slug, redirect_url=link.redirect_url, scopes=link.scopes
-    )
+
+    def begin(scheme_type: str, binding: str) -> flows.Started:
+        # Whoever follows a link for more scopes may still choose a way to connect that has none.
+        scopes = link.scopes if scheme_type in flows.SCOPED_SCHEMES else []
+        return flows.start_connect(
+            project,
+            link.user_id,
+            toolkit.slug,
+            redirect_url=link.redirect_url,
+            scheme_type=scheme_type,
+            binding=binding,
+            scopes=scopes,
+        )
+
     return attempt(request, integrations.enabled_integration(project, toolkit.slug), context, begin)
 
 

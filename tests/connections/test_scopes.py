@@ -10,11 +10,13 @@ import requests
 from django.test import Client
 
 from apps.connections import access, flows
-from apps.connections.links import advice_on_scopes, read_link
+from apps.connections.links import Link, advice_on_scopes, make_link, read_link
 from apps.connections.models import Connection, Integration
 from apps.lib.errors import InvalidInput
 from apps.toolkits.spec import Tool
 from tests.api.shop import Shop, fails
+from tests.cast import enable
+from tests.connections.own_toolkits import Folder
 
 TOOL = Tool.model_validate(
     {"slug": "x", "name": "X", "description": "X.", "method": "GET", "path": "/x", "scopes": ["write", "admin"]}
@@ -114,3 +116,27 @@ def test_nothing_is_advised_where_nothing_is_known_or_lacking(shop: Shop) -> Non
     assert advice_on_scopes(connection, TOOL) == ""  # the provider never told what it granted
     connection.scopes = ["read", "write", "admin"]
     assert advice_on_scopes(connection, TOOL) == ""
+
+
+def test_scopes_of_an_account_that_has_none_are_an_error_of_the_call_and_no_matter_of_a_link(
+    shop: Shop, toolkit_folder: Folder
+) -> None:
+    toolkit_folder.put(
+        {
+            "slug": "two-ways",
+            "name": "Two ways",
+            "base_url": "https://two.example",
+            "auth": [
+                {"type": "oauth2", "authorization_url": "https://two.example/a", "token_url": "https://two.example/t"},
+                {"type": "bearer"},
+            ],
+        }
+    )
+    project = shop.cast.project
+    enable(project, "two-ways", shop.upstream.url)
+    body = {"toolkit": "two-ways", "userId": "u1", "scopes": ["admin"], "authScheme": "bearer"}
+    assert "scopes" in fails(shop.api.post("integrations/connect", body), 400, "VALIDATION_INVALID_SCHEMA")["details"]
+    page = urlsplit(make_link(Link(project.pk, "u1", "two-ways", scopes=["admin"]))).path
+    assert Client().post(page, {"scheme": "bearer", "token": "pat-1"}).status_code == 302
+    away = Client().post(page, {"scheme": "oauth2"})
+    assert parse_qs(urlsplit(away["Location"]).query)["scope"] == ["admin"]
