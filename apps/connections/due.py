@@ -14,6 +14,7 @@ from typing import Any
 from . import access
 from .models import Connection
 
+USUAL = 3600.0  # seconds that a token is taken to live of which only the expiry is known: an imported one
 SHORTEST = 300.0  # seconds; a token that lives shorter is left to its callers
 LEAST_LEAD = 300.0  # seconds before its expiry at which a token is refreshed at the latest
 LEAD, LONGEST_LEAD = 0.1, 0.4  # of its lifetime
@@ -71,7 +72,7 @@ def disuse(connection: Connection) -> timedelta | None:
 
 
 def _window(connection: Connection, credentials: dict[str, Any]) -> tuple[datetime, datetime] | None:
-    lifetime = float(credentials.get("lifetime") or 0)
+    lifetime = float(credentials.get("lifetime") or USUAL)
     if connection.expires_at is None or lifetime < SHORTEST:
         return None
     lead = min(max(LEAST_LEAD, LEAD * lifetime), LONGEST_LEAD * lifetime)

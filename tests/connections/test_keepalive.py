@@ -74,6 +74,13 @@ def test_a_token_is_due_in_a_window_before_its_expiry(
     assert latest > refresh.margin({"lifetime": lifetime}).total_seconds()  # before the callers see it as stale
 
 
+def test_a_token_of_which_only_the_expiry_is_known_is_due_before_it(integration: Integration) -> None:
+    connection = connect(integration, seconds=HOUR, lifetime=None)
+    moment = due.next_due(connection, {"refresh_token": "r"}, timezone.now())
+    assert connection.expires_at is not None
+    assert timedelta(minutes=6) <= connection.expires_at - moment <= timedelta(minutes=18)
+
+
 @pytest.mark.parametrize("lifetime", [1, 60, 299, None])
 def test_a_token_that_lives_for_minutes_or_for_ever_is_left_to_its_callers(
     integration: Integration, lifetime: int | None
