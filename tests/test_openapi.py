@@ -18,6 +18,7 @@ from playwright.sync_api import Browser
 from apps.lib import openapi
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import WebhookEndpoint
+from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import send_test
 from tests.cast import PASSWORD, Api, Cast, connect, enable
 from tests.peers.upstream import Upstream
@@ -218,6 +219,8 @@ def test_the_answers_of_every_route_are_as_described(
     api.post("user-tokens", {"userId": "u1"})
     api.get("end-users")
     api.delete("end-users/u2")
+    api.seen |= seen_of_shortcuts(api, connection.pk)
+    seen_of_raw(api, upstream)
     webhook = json.loads(api.post("webhooks", {"url": "https://yourapp.com/hook"}).content)["id"]
     api.post("webhooks", {"url": "https://10.0.0.1"})
     api.get("webhooks?limit=1")
@@ -240,6 +243,59 @@ def test_the_answers_of_every_route_are_as_described(
     untried = {name for name in described - api.seen if not name.startswith("proxy")}
     # No broker here; the callback redirects; the proxy answers what the service does.
     assert untried == {"readyz", "callback", "projectCallback"}
+
+
+def seen_of_shortcuts(api: Checked, connection_id: str) -> set[str]:
+    """Tries every route of the Shortcut API, with the project's key and as the user u1."""
+    u1 = {"X-End-User": "u1"}
+    params = {"params": {"text": "Hello"}}
+    assert api.post("/v1/sandbox/create_note", params, **u1).status_code == 200
+    assert api.post("/v1/sandbox/create_note", {"params": {}}).status_code == 400
+    assert api.post("/v1/sandbox/none", params, **u1).status_code == 404
+    theirs = api.post("/v1/github/get_user", {"params": {"username": "404"}}, **u1)
+    assert theirs.json() == {"status": 404, "error": {"status": 404}}
+    api.get("/v1/skills", **u1)
+    api.get("/v1/skills/github")
+    api.get("/v1/skills/github/create_issue")
+    api.get("/v1/skills/none")
+    api.get("/v1/sandbox/download")
+    api.post("/v1/connect", {"integration": "sandbox"}, **u1)
+    api.post("/v1/connect", {"integration": "slack"}, **u1)
+    api.get(f"/v1/connect/{connection_id}", **u1)
+    api.post("/api-keys/links", {}, **u1)
+    own = Checked(Api(api.project, mint_user_token(api.project, "u1", 600)[0]), api.document)
+    made = own.post("/api-keys", {"name": "laptop", "expires_in": 3600}).json()["api_key"]
+    own.post("/api-keys", {})
+    own.get("/api-keys")
+    own.delete(f"/api-keys/{made['id']}")
+    return own.seen
+
+
+def seen_of_raw(api: Checked, upstream: Upstream) -> None:
+    """Tries every route of the Raw execute API."""
+    root = f"/api/integrations/projects/{api.project.pk}/integrations"
+    api.get("/api/integrations/templates?search=git&limit=2")
+    api.get("/api/integrations/templates?limit=none")
+    body = {"name": "Own", "provider": "custom", "config": {"baseUrl": f"{upstream.url}/echo", "team": [1]}}
+    assert api.post(root, {}).status_code == 400
+    made = api.post(root, body | {"credentials": {"apiKey": "k-1234567890"}})
+    own = f"{root}/{made.json()['integration']['_id']}"
+    template = api.post(f"{root}/from-template", {"templateId": "github", "credentials": {"token": "t-12345"}})
+    assert template.status_code == 201
+    api.post(f"{root}/from-template", {"templateId": "none", "credentials": {}})
+    api.get(f"{root}?limit=1")
+    api.get(own)
+    api.get(f"{root}/none")
+    api.patch(own, {"name": "New"})
+    assert api.post(f"{own}/execute", {"endpoint": "/x", "method": "PUT", "body": [1]}).status_code == 200
+    assert api.post(f"{own}/execute", {"endpoint": "//x", "method": "sensor hack"}).status_code == 400
+    assert api.post(f"{own}/test").status_code == 200
+    exported = api.get(f"{own}/export").json()
+    assert api.post(f"{root}/import", {"integrationData": exported}).status_code == 201
+    api.post(f"{root}/import", {})
+    api.get(f"{own}/usage?period=day")
+    api.get(f"{own}/usage?period=year")
+    api.delete(own)
 
 
 @pytest.mark.parametrize("credentials", ["", "jf_sk_wrong", "a.b.c"])

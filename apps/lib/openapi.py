@@ -163,13 +163,18 @@ def operation(
     description: str = "",
     public: bool = False,
     envelope: Envelope = INTEGRATIONS,
-    answers: Mapping[int, OpenApiResponse] | None = None,
+    answers: Mapping[int | str, OpenApiResponse] | None = None,
+    refusal: Any = None,
 ) -> Any:
     """Describes one method of a view: what it takes (``sent`` is an example), what it answers, how it fails.
 
-    ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has.
+    ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has; ``refusal`` is the
+    schema of error answers where they may have another form than the envelope's.
     """
     failures = [*fails, *(() if public else (*AUTH_ERRORS, errors.NotFound))]
+    described: dict[Any, OpenApiResponse] = {status: OpenApiResponse(answer, description="Done.")}
+    described |= _error_answers(failures, envelope, refusal or ERROR_SCHEMAS[envelope])
+    described |= answers or {}
     return extend_schema(
         operation_id=name,
         summary=summary,
@@ -177,11 +182,7 @@ def operation(
         tags=[tag],
         request=body,
         parameters=list(parameters),
-        responses={
-            status: OpenApiResponse(answer, description="Done."),
-            **_error_answers(failures, envelope),
-            **(answers or {}),
-        },
+        responses=described,
         examples=[
             *([OpenApiExample("Request", value=sent, request_only=True)] if sent is not None else []),
             *(
@@ -203,10 +204,10 @@ def _by_status(failures: Iterable[type[Failure]], envelope: Envelope) -> dict[in
     return dict(sorted(found.items()))
 
 
-def _error_answers(failures: Iterable[type[Failure]], envelope: Envelope) -> dict[int, OpenApiResponse]:
+def _error_answers(failures: Iterable[type[Failure]], envelope: Envelope, schema: Any) -> dict[int, OpenApiResponse]:
     return {
         status: OpenApiResponse(
-            ERROR_SCHEMAS[envelope],
+            schema,
             description="\n".join(f"- `{_code(cls, envelope)}`: {cls.message}" for cls in classes),
         )
         for status, classes in _by_status(failures, envelope).items()

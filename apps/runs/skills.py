@@ -161,7 +161,7 @@ def _curl(toolkit: Toolkit, tool: Tool) -> str:
     body = json.dumps({"params": example_of(tool)}, ensure_ascii=False)
     lines = [
         f"curl -X POST {shlex.quote(url_of(toolkit, tool))}",
-        '-H "Authorization: Bearer $JACKFIELD_API_KEY"',
+        '-H "Authorization: Bearer $JF_API_KEY"',
         '-H "Content-Type: application/json"',
         f"-d {shlex.quote(body)}",
     ]
@@ -219,7 +219,7 @@ you never see its credentials.
 
 ## Authentication
 
-Send an API key in the header `Authorization: Bearer <key>`. Read it from the environment variable `JACKFIELD_API_KEY`; never
+Send an API key in the header `Authorization: Bearer <key>`. Read it from the environment variable `JF_API_KEY`; never
 write it into a file, a log or a message. A personal key acts for its owner. With a project's key, name the person in the
 header `X-End-User`.
 

@@ -71,12 +71,12 @@ def _text(schema: dict[str, Any]) -> str:
         return FORMATS[schema["format"]]
     if schema.get("contentEncoding") == "base64":
         return "SGVsbG8="
-    wanted = {name: schema[name] for name in ("pattern", "minLength", "maxLength") if name in schema}
+    wanted: dict[str, Any] = {name: schema[name] for name in ("pattern", "minLength", "maxLength") if name in schema}
     texts = (*TEXTS, "x" * int(schema.get("minLength", 1)))
     return next((text for text in texts if jsonschema_rs.is_valid(wanted, text)), "text")
 
 
-def _number(schema: dict[str, Any]) -> int | float:
+def _number(schema: dict[str, Any]) -> Any:
     least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
     return min(max(1, least), schema.get("maximum", least if least > 1 else 1))
 

@@ -86,7 +86,7 @@ def state(shop: Shop) -> list[Any]:
     mine = {"project": shop.cast.project, "end_user__external_id": f"{MARK}-user"}
     rows = [
         list(model.objects.filter(**mine).order_by("pk").values()) for model in (Connection, ConnectSession, ApiKey)
-    ]  # type: ignore[attr-defined]
+    ]
     return [*rows, list(Integration.objects.order_by("pk").values())]
 
 

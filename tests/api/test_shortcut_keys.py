@@ -159,7 +159,7 @@ def link(api: Api, **headers: str) -> str:
     answer = api.post("/api-keys/links", {}, **headers)
     assert answer.status_code == 201, answer.content
     assert set(answer.json()) == {"url", "expires_at"}
-    return urlsplit(answer.json()["url"]).path
+    return str(urlsplit(answer.json()["url"]).path)
 
 
 def entered(shop: Shop, user_id: str = "u1", api: Api | None = None) -> Client:

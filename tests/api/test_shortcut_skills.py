@@ -125,7 +125,7 @@ def test_the_skill_file_has_a_front_matter_and_links_every_page(shop: Shop) -> N
     pages = {f"endpoints/{tool.slug}.md" for tool in catalog().toolkits["github"].tools}
     assert set(files) == {"SKILL.md", *pages}
     assert all(f"]({page})" in text for page in pages)
-    assert "JACKFIELD_API_KEY" in text
+    assert "JF_API_KEY" in text
     assert "`integration_not_connected`" in text
 
 

@@ -41,14 +41,18 @@ class PersonalView(ShortcutView):
         return caller_of_session
 
 
+def _no_view(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
 def _check_csrf(request: HttpRequest) -> None:
     """The browser sends the cookie whoever asks it to: what changes something must also send the page's token.
 
     Raises `NotPermitted`.
     """
-    check = CSRFCheck(lambda request: HttpResponse())
+    check = CSRFCheck(_no_view)
     check.process_request(request)
-    reason = check.process_view(request, None, (), {})
+    reason = check.process_view(request, _no_view, (), {})
     if reason:
         raise errors.NotPermitted(
             f"{reason}", remediation="Send the page's CSRF token in the header X-CSRFToken, or an end user's token."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiResponse, extend_schema_view
+from drf_spectacular.utils import OpenApiResponse, PolymorphicProxySerializer, extend_schema_view
 from rest_framework import serializers
 
 from apps.lib import errors
 from apps.lib.api import StrictText
 from apps.lib.envelopes import SHORTCUT
-from apps.lib.openapi import IDEMPOTENCY_KEY, header, operation
+from apps.lib.openapi import IDEMPOTENCY_KEY, ShortcutError, header, operation
 
 from .schema import AnyJson, JsonSchema
 from .serializers import JsonObject
@@ -36,6 +36,11 @@ class Refused(serializers.Serializer[Any]):
 
     status = serializers.IntegerField()
     error = AnyJson(help_text="The service's body, as in data.")
+
+
+OURS_OR_THEIRS = PolymorphicProxySerializer(
+    component_name="ShortcutRefusal", serializers=[ShortcutError, Refused], resource_type_field_name=None
+)
 
 
 class SkillRow(serializers.Serializer[Any]):
@@ -184,6 +189,7 @@ execute = extend_schema_view(
         example={"status": 200, "data": ISSUE},
         parameters=[IDEMPOTENCY_KEY],
         fails=CALL_ERRORS,
+        refusal=OURS_OR_THEIRS,
         answers={"default": OpenApiResponse(Refused, description="The service's own refusal, with its status.")},
     )
 )
