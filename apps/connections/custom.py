@@ -71,7 +71,7 @@ def auth_faults(auth: Any) -> dict[str, list[str]]:
     if not isinstance(auth, dict):
         return {"config.auth": ["Must be an object."]}
     faults: dict[str, list[str]] = {}
-    kind = auth.get("type")
+    kind = str(auth.get("type"))
     if kind not in AUTH_KINDS:
         faults["config.auth.type"] = [f"Must be one of {', '.join(AUTH_KINDS)}."]
     for member in auth.keys() - {"type", *(() if kind == "basic" else ("name", "prefix"))}:

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.lib import egress, errors, http, ids
@@ -27,7 +26,7 @@ from apps.workspaces.callers import Caller
 from apps.workspaces.models import Project
 
 from . import access, custom, flows, imports, integrations
-from .models import Connection, ConnectSession, Integration
+from .models import Connection, ConnectSession, Integration, IntegrationQuerySet
 from .services import disconnect
 from .upstream import Account
 
@@ -71,7 +70,7 @@ class Given:
 
 
 # -- Finding and showing ---------------------------------------------------------------------------------------------
-def visible(caller: Caller) -> QuerySet[Integration]:
+def visible(caller: Caller) -> IntegrationQuerySet:
     """The project's integrations, as far as the caller's key or token goes."""
     rows = Integration.objects.filter(project=caller.project)
     return rows.filter(toolkit__in=caller.toolkits) if caller.toolkits else rows
@@ -312,7 +311,7 @@ def _read(integration: Integration, credentials: dict[str, Any]) -> Given:
     if not texts and not _is_client_alone(toolkit, client):
         return client
     try:
-        own = imports.check_variables(toolkit, own, required=True)
+        imports.check_variables(toolkit, own, required=True)
         scheme, values = imports.read_credentials(toolkit, integration, None, _aliased(toolkit, texts))
     except InvalidInput as error:
         raise InvalidInput({_in_credentials(name): said for name, said in (error.details or {}).items()}) from None

@@ -217,7 +217,7 @@ class IntegrationsView(RawView):
     scopes = {"GET": READERS, "POST": ("admin",)}
 
     def get(self, request: Any, project_id: str) -> HttpResponse:
-        rows = integrations.visible(self.caller).enabled()  # type: ignore[attr-defined] # the model's own queryset
+        rows = integrations.visible(self.caller).enabled()
         found, cursor = page(rows, request._request, newest_first=False)
         return json_answer({"integrations": [list_row(row) for row in found], "nextCursor": cursor})
 
