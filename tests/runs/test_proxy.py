@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.test import Client
 from pytest_django import Settings
 
@@ -57,6 +59,13 @@ class Shop:
     def log(self) -> list[Execution]:
         journal.flush()
         return list(Execution.objects.order_by("created_at", "id"))
+
+
+def leave(answer: Any) -> None:
+    """As a caller who goes away; the test's own transaction stays."""
+    request_finished.disconnect(close_old_connections)
+    answer.close()
+    request_finished.connect(close_old_connections)
 
 
 @pytest.fixture
@@ -251,7 +260,7 @@ def test_end_to_end_headers_are_passed_back_and_no_others(shop: Shop) -> None:
     assert not names & {"connection", "keep-alive", "x-hop", "trailer", "upgrade", "proxy-authenticate", "set-cookie",
                         "strict-transport-security", "access-control-allow-origin", "transfer-encoding"}  # fmt: skip
     assert len([name for name, _ in sent]) == len(names) + 1  # nothing else twice
-    answer.close()
+    leave(answer)
 
 
 def test_a_page_of_the_service_cannot_run_as_ours(shop: Shop) -> None:
@@ -265,7 +274,7 @@ def test_a_header_with_a_credential_is_not_passed_back(shop: Shop) -> None:
     answer = shop.call("headers")
     assert "X-Echoed" not in dict(answer.items())
     assert TOKEN not in str(answer.items())
-    answer.close()
+    leave(answer)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +358,7 @@ def test_calls_at_the_same_time_are_counted_to_the_end_of_the_answer(shop: Shop)
     Plan.objects.update(concurrent_calls=1)
     first = shop.call("bytes?n=5000000")
     assert shop.call("hash").status_code == 429
-    first.close()
+    leave(first)
     assert shop.seen("hash")["size"] == 0
 
 
@@ -388,7 +397,7 @@ def test_an_execution_is_logged_at_the_end(shop: Shop) -> None:
     answer = shop.call("hash/items?a=1&api_key=hidden&x=at-1-secret", "PUT", b"x" * 5000, **{"X-Request-Id": "req-9"})
     assert shop.log() == []
     answer.getvalue()
-    answer.close()
+    leave(answer)
     (row,) = shop.log()
     assert (row.surface, row.toolkit, row.method, row.status, row.successful) == ("proxy", "lab", "PUT", 200, True)
     assert row.url == f"{shop.peer.url}/hash/items?a=1&api_key=********&x=********"
@@ -404,10 +413,11 @@ def test_an_error_of_the_service_is_a_failure_in_the_log(shop: Shop) -> None:
     assert row.message == "Lab answered with status 404."
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_caller_who_leaves_is_logged_and_ends_the_transfer(shop: Shop) -> None:
     answer = shop.call("bytes?n=100000000")
     next(iter(answer))
-    answer.close()
+    leave(answer)
     (row,) = shop.log()
     assert (row.successful, row.message) == (False, "The caller left before the end of the answer.")
 
@@ -442,3 +452,12 @@ def test_a_body_that_breaks_off_is_not_completed(shop: Shop) -> None:
         time.sleep(0.05)
     assert shop.peer.state()["left"] == left + 1
     assert len(shop.peer.state()["whole"]) == whole
+
+
+def test_a_call_with_a_fresh_token_costs_two_selects_and_no_write(shop: Shop, django_assert_num_queries: Any) -> None:
+    Plan.objects.update(calls_per_minute=None, calls_per_day=None, concurrent_calls=None)
+    shop.seen("hash")
+    with django_assert_num_queries(2) as captured:
+        answer = shop.call("hash", "PUT", b"x" * 100_000)
+        answer.getvalue()
+    assert all(query["sql"].startswith("SELECT") for query in captured.captured_queries)
