@@ -145,21 +145,31 @@ class Account:
 
     connection: Connection
     state: str  # ready | expired | waiting | partial
+    direct: bool  # connected again at the provider, not by a form
     missing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.connection.account_label or self.connection.label
 
+    @property
+    def picture(self) -> str:
+        """Empty for one that the pages' policy would not load."""
+        picture = self.connection.account_picture
+        return picture if picture.startswith("https://") else ""
+
 
 @dataclass(frozen=True)
 class Offer:
-    """A toolkit of the page: whether it can be connected, by one click or by a form, and what is connected."""
+    """A toolkit of the page: whether it can be connected, by a click that leads to its provider (``direct``) or by a form,
+    in several ways or one, and what is connected.
+    """
 
     toolkit: Toolkit
     logo: str
     available: bool
     direct: bool
+    several_ways: bool
     accounts: list[Account] = field(default_factory=list)
 
     @property
@@ -209,7 +219,8 @@ def _offer(project: Project, integration: Integration, connections: Iterable[Con
         toolkit,
         logo_of(toolkit),
         available=scheme is not None,
-        direct=scheme is not None and scheme.type in flows.PROVIDER_SCHEMES and len(ways(toolkit, integration)) == 1,
+        direct=scheme is not None and scheme.type in flows.PROVIDER_SCHEMES,
+        several_ways=len(ways(toolkit, integration)) > 1,
         accounts=[_account(connection, toolkit, integration) for connection in connections],
     )
 
@@ -228,12 +239,13 @@ def ways(toolkit: Toolkit, integration: Integration) -> list[Any]:
 
 
 def _account(connection: Connection, toolkit: Toolkit, integration: Integration) -> Account:
+    direct = connection.auth_type in flows.PROVIDER_SCHEMES
     if connection.status == Connection.Status.EXPIRED:
-        return Account(connection, "expired")
+        return Account(connection, "expired", direct)
     if connection.status == Connection.Status.INACTIVE:
-        return Account(connection, "waiting")
+        return Account(connection, "waiting", direct)
     missing = _missing(connection, toolkit, integration)
-    return Account(connection, "partial" if missing else "ready", tuple(missing))
+    return Account(connection, "partial" if missing else "ready", direct, tuple(missing))
 
 
 def _missing(connection: Connection, toolkit: Toolkit, integration: Integration) -> list[str]:

@@ -25,7 +25,7 @@ from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import Actor
 from apps.workspaces.models import Project
 
-from . import flows, forms, hosted, integrations
+from . import colours, flows, forms, hosted, integrations
 from .flows import FORM_SCHEMES, PROVIDER_SCHEMES, FlowError
 from .links import BadLink, Link, read_link
 from .models import ConnectSession, Integration
@@ -289,14 +289,6 @@ def _finish_form(
 def theme(request: HttpRequest, project_id: str) -> HttpResponse:
     """A project's colour as a stylesheet: the strict policy permits no inline style."""
     project = get_object_or_404(Project, pk=project_id)
-    css = f":root{{--brand:{project.colour};--on-brand:{_readable_on(project.colour)}}}"
-    response = HttpResponse(css, content_type="text/css")
+    response = HttpResponse(colours.stylesheet(project.colour), content_type="text/css")
     response["Cache-Control"] = "public, max-age=300"
     return response
-
-
-def _readable_on(colour: str) -> str:
-    """Black or white, whichever stands out more (WCAG 2.2 relative luminance)."""
-    parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"

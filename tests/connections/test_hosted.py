@@ -517,7 +517,7 @@ def test_pages_keep_their_tie_to_the_opener_and_are_in_no_frame(shop: Shop) -> N
 
 
 def test_what_a_provider_calls_an_account_is_text_on_the_page(shop: Shop) -> None:
-    Connection.objects.update(account_label="<script>alert(1)</script>", account_picture='x" onerror="alert(1)')
+    Connection.objects.update(account_label="<script>alert(1)</script>", account_picture='https://x" onerror="alert(1)')
     browser, page = opened(make(shop.api))
     content = browser.get(page).content.decode()
     assert "<script>alert" not in content
