@@ -197,6 +197,8 @@ def test_the_answers_of_every_route_are_as_described(
         "integrations/connect", {"toolkit": "sandbox", "userId": "u2", "redirectUrl": "https://yourapp.com/settings"}
     )
     api.post("integrations/connect", {"toolkit": "slack", "userId": "u2"})
+    api.post("integrations/connect-sessions", {"userId": "u2", "toolkits": ["sandbox"]})
+    api.post("integrations/connect-sessions", {"userId": "u2", "toolkits": ["slack"]})
     api.get("integrations/connections")
     api.get(f"integrations/connections/{connection.pk}")
     api.get(f"integrations/connections/{json.loads(started.content)['connectionRequestId']}")

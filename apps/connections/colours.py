@@ -56,4 +56,5 @@ def stylesheet(colour: str) -> str:
     """A project's colour for both schemes."""
     light = f"--accent:{readable_as(colour, LIGHT)};--edge:{edge(colour, LIGHT)}"
     dark = f"--accent:{readable_as(colour, DARK)};--edge:{edge(colour, DARK)}"
-    return f":root{{--brand:{colour};--on-brand:{readable_on(colour)};{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    both = f"--brand:{colour};--on-brand:{readable_on(colour)}"
+    return f":root{{{both};{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

@@ -94,7 +94,8 @@ def _checked_origins(project: Project, wanted: Sequence[str] | None) -> list[str
 
 def find_by_secret(secret: str) -> ConnectPage | None:
     """The page of a link; None for an unknown one and for one that is too old."""
-    return _living().filter(digest=digest(secret)).first()
+    found: ConnectPage | None = _living().filter(digest=digest(secret)).first()
+    return found
 
 
 def find_opened(page_id: str, cookie: str) -> ConnectPage | None:

@@ -68,7 +68,7 @@ def make(api: Api, user: str = "u1", **body: Any) -> dict[str, Any]:
 
 
 def path_of(made: dict[str, Any]) -> str:
-    return urlsplit(made["url"]).path
+    return str(urlsplit(made["url"]).path)
 
 
 def opened(made: dict[str, Any], browser: Client | None = None, **form: str) -> tuple[Client, str]:
