@@ -395,7 +395,8 @@ class ConnectionAdmin(ReadOnly, ScopedAdmin):
         )
         calls = f"{reverse('admin:runs_execution_changelist')}?q={obj.pk}"
         links = [("Executions with it", calls, "list")]
-        if self.has_use_permission(request, obj) and obj.status == Connection.Status.ACTIVE:
+        usable = obj.integration.is_primary and obj.status == Connection.Status.ACTIVE
+        if usable and self.has_use_permission(request, obj):
             links.insert(0, ("Try a tool with it", tool, "play_arrow"))
         return {"facts": [("Connection id", obj.pk)], "links": links}
 

@@ -102,7 +102,7 @@ def create(project: Project, wanted: Wanted, actor: Actor) -> Integration:
     """
     integration = _row_for(project, wanted.provider)
     integration.display_name = wanted.name
-    integration.settings = read_config(_catalog_toolkit(project, wanted.provider), wanted.config)
+    integration.settings = read_config(project, wanted.provider, wanted.config)
     given = _prepare(integration, wanted.credentials)
     with transaction.atomic():
         _insert(integration)
@@ -124,9 +124,7 @@ def update(
     Raises `InvalidInput`, `NotFound` where it was deleted meanwhile; nothing is stored then.
     """
     project = integration.project
-    settings = None
-    if config is not None:
-        settings = read_config(_catalog_toolkit(project, integration.toolkit), config)
+    settings = None if config is None else read_config(project, integration.toolkit, config)
     with transaction.atomic():
         row = Integration.objects.select_for_update().filter(pk=integration.pk).first()
         if row is None:
@@ -177,11 +175,6 @@ def _row_for(project: Project, provider: str) -> Integration:
     return primary
 
 
-def _catalog_toolkit(project: Project, slug: str) -> Toolkit | None:
-    """None for ``custom``, and where the catalog no longer has it."""
-    return None if slug == custom.SLUG else catalog(project).get(slug)
-
-
 def _insert(integration: Integration) -> None:
     """Writes the new row, or switches the old one on; a further one where somebody else has just made the first."""
     if not integration._state.adding:
@@ -204,8 +197,11 @@ def _record(integration: Integration, action: str, actor: Actor, **details: Any)
 
 
 # -- Configuration ---------------------------------------------------------------------------------------------------
-def read_config(toolkit: Toolkit | None, config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` as `Integration.settings` keeps it; no toolkit: of a custom service. Raises `InvalidInput`."""
+def read_config(project: Project, slug: str, config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` as `Integration.settings` keeps it. Raises `InvalidInput`."""
+    toolkit = catalog(project).get(slug)
+    if toolkit is None and slug != custom.SLUG:
+        raise InvalidInput({"config": ["The catalog no longer has this toolkit."]})
     known = {KNOWN[member]: value for member, value in config.items() if member in KNOWN}
     rest = {member: value for member, value in config.items() if member not in KNOWN}
     faults = _size_faults(config)

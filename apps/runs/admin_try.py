@@ -65,7 +65,7 @@ def choose(request: HttpRequest) -> Choice:
 
 def _choose_connection(request: HttpRequest, choice: Choice, project: Project, toolkit: Toolkit) -> None:
     rows = list(
-        Connection.objects.filter(project=project, toolkit=toolkit.slug)
+        Connection.objects.filter(project=project, toolkit=toolkit.slug, integration__is_primary=True)
         .select_related("end_user", "integration")
         .order_by("status", "-connected_at")[:200]  # active ones come first
     )

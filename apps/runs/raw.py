@@ -85,6 +85,12 @@ def execute(caller: Caller, integration: Integration, wanted: Wanted, *, user_id
         call.integration_id = integration.pk
         try:
             return _send(call, toolkit, integration, account, wanted)
+        except errors.ConnectionExpired:
+            if account.connection.end_user_id is None and not integration.is_primary:
+                # No page leads to this account.
+                text = "The service no longer accepts the integration's credentials."
+                raise errors.ConnectionExpired(text, remediation="Give it new ones by PATCH.") from None
+            raise
         finally:
             if account.scheme is custom.NOBODY:
                 call.connection = None

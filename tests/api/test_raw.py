@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.connections import raw as raw_integrations
 from apps.connections.models import Connection, Integration
 from apps.runs.models import Execution
 from apps.workspaces.audit import SYSTEM
@@ -586,6 +589,48 @@ def test_an_account_that_cannot_be_used_is_not_passed_over(desk: Desk, second: s
 def test_nobody_without_a_shared_account_is_told_so(desk: Desk) -> None:
     refused(desk.execute(desk.shop.integration.pk, "/echo"), 400, "VALIDATION_ERROR")
     refused(desk.execute(desk.shop.integration.pk, "/echo", headers={"X-End-User": "u2"}), 400, "VALIDATION_ERROR")
+
+
+def test_a_shared_account_that_has_ended_is_told_without_a_link_that_leads_elsewhere(desk: Desk, second: str) -> None:
+    Connection.objects.filter(integration=second).update(expires_at=timezone.now() - timedelta(seconds=5))
+    said = refused(desk.execute(second, "/echo"), 401, "UNAUTHORIZED")
+    assert "PATCH" in said["details"]
+    body = {"credentials": {"accessToken": "at-new", "expiresIn": 3600}}
+    assert desk.call("PATCH", f"/{second}", body).status_code == 200
+    assert sent_token(desk, second) == "Bearer at-new"
+
+
+def test_a_call_on_the_hot_path_reads_three_rows_and_writes_none(desk: Desk, second: str) -> None:
+    for user in ({}, {"X-End-User": "u1"}):
+        integration = second if not user else desk.shop.integration.pk
+        desk.execute(integration, "/echo", headers=user)  # whatever is made once a process is made
+        with CaptureQueriesContext(connection) as queries:
+            assert desk.execute(integration, "/echo", headers=user).status_code == 200
+        assert [query["sql"][:6] for query in queries] == ["SELECT"] * 3
+
+
+def test_of_two_that_are_made_first_at_the_same_time_one_is_a_further_one(desk: Desk) -> None:
+    desk.call("DELETE", f"/{desk.shop.integration.pk}")
+    project = desk.shop.cast.project
+    rows = [raw_integrations._row_for(project, "lab") for _ in range(2)]
+    for row in rows:
+        raw_integrations._insert(row)
+    assert [row.is_primary for row in rows] == [True, False]
+    assert Integration.objects.filter(project=project).count() == 2
+
+
+def test_one_whose_toolkit_has_gone_is_renamed_and_deleted_and_not_called(desk: Desk) -> None:
+    pk = desk.shop.integration.pk
+    Integration.objects.filter(pk=pk).update(toolkit="gone")
+    Connection.objects.update(toolkit="gone")
+    assert desk.call("PATCH", f"/{pk}", {"name": "New"}).status_code == 200
+    for answer in (
+        desk.call("PATCH", f"/{pk}", {"config": {}}),
+        desk.call("PATCH", f"/{pk}", {"credentials": {"token": KEY}}),
+        desk.execute(pk, "/x", headers={"X-End-User": "u1"}),
+    ):
+        refused(answer, 400, "VALIDATION_ERROR")
+    assert desk.call("DELETE", f"/{pk}").status_code == 200
 
 
 # -- Who may ---------------------------------------------------------------------------------------------------------
