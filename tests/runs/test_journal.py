@@ -13,9 +13,9 @@ from apps.connections.models import Connection
 from apps.lib import http
 from apps.lib.redact import MASK
 from apps.runs import journal as module
+from apps.runs.calls import logged_answer as _logged_answer
 from apps.runs.journal import Journal, journal
 from apps.runs.models import Execution
-from apps.runs.calls import logged_answer as _logged_answer
 from apps.runs.services import decode
 from apps.workspaces.models import ApiKey, Project
 from tests.api.shop import Shop
