@@ -16,6 +16,7 @@ from drf_spectacular.validation import validate_schema
 from playwright.sync_api import Browser
 
 from apps.lib import openapi
+from apps.toolkits.api.schema import DOCUMENT
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import WebhookEndpoint
 from apps.workspaces.tokens import mint_user_token
@@ -120,6 +121,65 @@ def test_every_example_fits_its_schema(document: Document) -> None:
     assert checked > 100
 
 
+def test_every_body_answer_and_error_has_an_example(document: Document) -> None:
+    """One of each error code that a status may have, in the surface's own form."""
+    missing: list[str] = []
+    for path, method, described in operations(document):
+        name = f"{method.upper()} {path}"
+        if "requestBody" in described and "/proxy/" not in path:
+            (media,) = {json.dumps(one["examples"]) for one in described["requestBody"]["content"].values()}
+            missing += [] if json.loads(media) else [f"{name}: body"]
+        for status, answer in described["responses"].items():
+            (media_type,) = answer.get("content") or {"": {}}
+            if not media_type or status == "default":
+                continue
+            examples = answer["content"][media_type].get("examples", {})
+            told = set(re.findall(r"^- `(\w+)`", answer.get("description", ""), re.MULTILINE))
+            shown = {code_of(one["value"]) for one in examples.values()} if int(status) >= 400 else set()
+            if not examples or (status[0] == "4" and not told) or not told <= shown:
+                missing.append(f"{name}: {status} {sorted(told - shown)}")
+    assert missing == []
+
+
+def code_of(body: Any) -> str:
+    """The error code of an answer in any surface's envelope; empty for what is no error."""
+    error = body.get("error", "")
+    return str(error["code"] if isinstance(error, dict) else body.get("code") or error)
+
+
+SHAPES = {"raw": "RawError", "shortcut": "ShortcutError", "integrations": "Error"}
+
+
+def surface_of(path: str) -> str:
+    if path.startswith("/api/integrations"):
+        return "raw"
+    first = path.removeprefix("/v1/").partition("/")[0]
+    return "shortcut" if first in {"skills", "connect", "{integration}"} or "/api-keys" in path else "integrations"
+
+
+def test_every_error_is_described_in_its_surfaces_envelope(document: Document) -> None:
+    seen = set()
+    for path, method, described in operations(document):
+        for status, answer in described["responses"].items():
+            if status[0] != "4" or "content" not in answer:
+                continue
+            (media,) = answer["content"].values()
+            named = re.findall(r"schemas/(\w+)", json.dumps(media["schema"]))
+            shapes = {"ShortcutRefusal"} if named == ["ShortcutRefusal"] else {SHAPES[surface_of(path)]}
+            assert set(named) == shapes, f"{method} {path} {status}"
+            seen |= shapes
+    assert seen == {*SHAPES.values(), "ShortcutRefusal"}
+
+
+def test_every_answer_names_its_headers(document: Document) -> None:
+    for path, method, described in operations(document):
+        takes_key = "Idempotency-Key" in [parameter["name"] for parameter in described.get("parameters", [])]
+        for status, answer in described["responses"].items():
+            expected = {"X-Request-Id"} | ({"Retry-After"} if status == "429" else set())
+            expected |= {"Idempotency-Replayed"} if takes_key else set()
+            assert expected <= set(answer["headers"]), f"{method} {path} {status}"
+
+
 def faults_of(document: Document, schema: Any, value: Any) -> list[str]:
     """What is wrong with a value; members that the schema does not name are wrong too."""
     whole = {"$ref": "#/wanted", "wanted": strict(schema), "components": strict(document["components"])}
@@ -149,22 +209,24 @@ class Checked(Api):
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         answer = super().call(method, path, body, **headers)
         described = self._described(method, path)
-        assert str(answer.status_code) in described["responses"], (
-            f"{method} {path}: {answer.status_code} {answer.content!r}"
-        )
-        content = described["responses"][str(answer.status_code)].get("content")
-        if content is None:
-            assert answer.content == b""
-        else:
-            schema = content["application/json"]["schema"]
-            assert faults_of(self.document, schema, json.loads(answer.content)) == [], f"{method} {path}"
+        content = b"".join(answer) if answer.streaming else answer.content
+        found = described["responses"].get(str(answer.status_code)) or described["responses"].get("default")
+        assert found, f"{method} {path}: {answer.status_code} {content!r}"
+        for name in set(found["headers"]) - {"Idempotency-Replayed"}:
+            assert name in answer, f"{method} {path}: no {name}"
+        if "content" not in found:
+            assert content == b""
+        elif method != "HEAD":
+            (media,) = found["content"].values()
+            assert faults_of(self.document, media["schema"], json.loads(content)) == [], f"{method} {path}"
         self.seen.add(described["operationId"])
         return answer
 
     def _described(self, method: str, path: str) -> Any:
         url = (path if path.startswith("/") else f"/v1/{self.project.pk}/{path}").partition("?")[0]
         for known in sorted(self.document["paths"], key=lambda one: one.count("{")):
-            if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(known)), url):
+            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(known).replace(r"\{path\}", ".+"))
+            if re.fullmatch(pattern, url) and method.lower() in self.document["paths"][known]:
                 return self.document["paths"][known][method.lower()]
         raise AssertionError(f"{url} is not described")
 
@@ -188,6 +250,7 @@ def test_the_answers_of_every_route_are_as_described(
     api.post("integrations/configure", {"toolkit": "slack", "oauthCredentials": {"clientId": "1", "clientSecret": "2"}})
     api.post("integrations/configure", {"toolkit": "no-such-toolkit"})
     api.post("integrations/configure", {})
+    api.post("integrations/configure", {"toolkit": "x" * 2_000_000})
     api.get("integrations/config?limit=1")
     api.delete("integrations/configure/slack")
     api.patch("settings", {"allowedOrigins": ["https://yourapp.com"], "colour": "#112233"})
@@ -210,10 +273,9 @@ def test_the_answers_of_every_route_are_as_described(
     assert api.post("integrations/execute", note).status_code == 200
     assert api.post("integrations/execute", note | {"params": {}}).status_code == 400
     assert api.post("integrations/execute", note | {"toolName": "NO_SUCH_TOOL"}).status_code == 422
-    assert (
-        api.post("integrations/execute", {"toolName": "GITHUB_GET_THE_AUTHENTICATED_USER", "userId": "u1"}).status_code
-        == 422
-    )
+    lookup = {"toolName": "GITHUB_GET_USER", "params": {"username": "404"}, "userId": "u1"}
+    refused = api.post("integrations/execute", lookup)
+    assert (refused.status_code, refused.json()["error"]["details"]["status"]) == (422, 404)
     executions = json.loads(api.get("executions").content)["executions"]
     assert [row["successful"] for row in executions] == [False, False, False, True]
     api.get("executions?since=yesterday")
@@ -223,6 +285,18 @@ def test_the_answers_of_every_route_are_as_described(
     api.delete("end-users/u2")
     api.seen |= seen_of_shortcuts(api, connection.pk)
     seen_of_raw(api, upstream)
+    seen_of_connecting(api, connection.pk)
+    api.call("PUT", "toolkits/warehouse", DOCUMENT)
+    api.call("PUT", "toolkits/warehouse", {"name": 5})
+    api.get("toolkits/warehouse")
+    api.get("toolkits?limit=1")
+    api.delete("toolkits/warehouse")
+    api.delete("toolkits/warehouse")
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        answer = api.call(method, "integrations/proxy/sandbox/notes/1", {}, **{"X-End-User": "u1"})
+        assert answer.status_code == 200
+    assert api.get("integrations/proxy/github/404", **{"X-End-User": "u1"}).status_code == 404
+    assert api.get("integrations/proxy/slack/api/auth.test", **{"X-End-User": "u1"}).status_code == 400
     webhook = json.loads(api.post("webhooks", {"url": "https://yourapp.com/hook"}).content)["id"]
     api.post("webhooks", {"url": "https://10.0.0.1"})
     api.get("webhooks?limit=1")
@@ -242,9 +316,28 @@ def test_the_answers_of_every_route_are_as_described(
     api.get("/healthz")
 
     described = {operation["operationId"] for _, _, operation in operations(document)}
-    untried = {name for name in described - api.seen if not name.startswith("proxy")}
-    # No broker here; the callback redirects; the proxy answers what the service does.
+    untried = described - api.seen
+    # No broker here; the callback redirects.
     assert untried == {"readyz", "callback", "projectCallback"}
+
+
+def seen_of_connecting(api: Checked, connection_id: str) -> None:
+    """Tries the routes of importing, tokens, the hosted page and the integrator's own words."""
+    imported = {"toolkit": "sandbox", "userId": "u3", "credentials": {"accessToken": "a", "refreshToken": "b"}}
+    assert api.post("integrations/connections/import", imported | {"verify": False}).status_code == 201
+    api.post("integrations/connections/import", imported | {"credentials": {}})
+    api.post("integrations/connections/import", imported | {"toolkit": "notion"})
+    api.post("integrations/connections/import", {})
+    assert api.get(f"integrations/connections/{connection_id}/token").json()["type"] == "oauth2"
+    api.get("integrations/connections/ca_unknown/token")
+    api.patch(f"integrations/connections/{connection_id}", {"label": "Work", "metadata": {"team": ["sales", 1, None]}})
+    api.patch(f"integrations/connections/{connection_id}", {"metadata": 5})
+    api.post("integrations/connect-sessions", {"userId": "u1", "toolkits": ["sandbox"]}, **{"Idempotency-Key": "k"})
+    api.post("integrations/connect-sessions", {"userId": "u1"}, **{"Idempotency-Key": "k"})
+    api.post("integrations/connect-sessions", {"userId": "u1", "redirectUrl": "https://evil.example"})
+    foreign = Checked(Api(api.project, mint_user_token(api.project, "u9", 600)[0]), api.document)
+    assert foreign.get(f"integrations/connections/{connection_id}").status_code == 404
+    assert foreign.get("integrations/config").status_code == 403
 
 
 def seen_of_shortcuts(api: Checked, connection_id: str) -> set[str]:

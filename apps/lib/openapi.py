@@ -171,7 +171,8 @@ def operation(
     ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has; ``refusal`` is the
     schema of error answers where they may have another form than the envelope's.
     """
-    failures = [*fails, *(() if public else (*AUTH_ERRORS, errors.NotFound))]
+    parameters = list(parameters)
+    failures = [*fails, *_implied(body, parameters), *(() if public else (*AUTH_ERRORS, errors.NotFound))]
     described: dict[Any, OpenApiResponse] = {status: OpenApiResponse(answer, description="Done.")}
     described |= _error_answers(failures, envelope, refusal or ERROR_SCHEMAS[envelope])
     described |= answers or {}
@@ -181,7 +182,7 @@ def operation(
         description=description or summary,
         tags=[tag],
         request=body,
-        parameters=list(parameters),
+        parameters=parameters,
         responses=described,
         examples=[
             *([OpenApiExample("Request", value=sent, request_only=True)] if sent is not None else []),
@@ -193,6 +194,18 @@ def operation(
             *_error_examples(failures, envelope),
         ],
     )
+
+
+def _implied(body: Any, parameters: list[OpenApiParameter]) -> list[type[Failure]]:
+    """The errors that whatever takes a body, a query or a header may answer."""
+    found: list[type[Failure]] = []
+    if body is not None or IDEMPOTENCY_KEY in parameters:
+        found += [errors.InvalidInput, errors.BodyTooLarge]
+    if parameters:
+        found.append(errors.InvalidInput)
+    if IDEMPOTENCY_KEY in parameters:
+        found.append(errors.Conflict)
+    return found
 
 
 def _by_status(failures: Iterable[type[Failure]], envelope: Envelope) -> dict[int, list[type[Failure]]]:
@@ -248,6 +261,36 @@ def _error_example(cls: type[Failure], envelope: Envelope) -> Row:
     return value
 
 
+# -- Headers of answers ----------------------------------------------------------------------------------------------
+HEADERS: Row = {
+    "X-Request-Id": {
+        "description": "The request's own, or the one made for it; the same stands in the log.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"},
+        "example": "req_6vnc8",
+    },
+    "Retry-After": {
+        "description": "Seconds to wait.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 17,
+    },
+    "Idempotency-Replayed": {
+        "description": "Present where this is the first answer to the Idempotency-Key, once more.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
+
+
+def _headers_of(status: str, described: Row) -> Row:
+    names = ["X-Request-Id"]
+    if status == "429":
+        names.append("Retry-After")
+    if any(parameter["name"] == "Idempotency-Key" for parameter in described.get("parameters", [])):
+        names.append("Idempotency-Replayed")
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
 # -- The document ----------------------------------------------------------------------------------------------------
 def only_ours(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
     """The API's own routes: not those of the sandbox's pretended service, nor of libraries."""
@@ -255,7 +298,7 @@ def only_ours(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str
 
 
 def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
-    """Names path parameters as the documentation does, says which routes need credentials, adds the plain views."""
+    """Names path parameters as the documentation does, adds credentials, headers, and the routes that are plain views."""
     paths = {_renamed(path): operations for path, operations in result["paths"].items()}
     for path, operations in paths.items():
         for described in operations.values():
@@ -264,6 +307,10 @@ def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
                     parameter["name"], parameter["description"] = PARAMETER_NAMES[parameter["name"]]
             described["security"] = [{name: []} for begin, names in SECURED if path.startswith(begin) for name in names]
     result["paths"] = dict(sorted((paths | PLAIN_ROUTES).items()))
+    for operations in result["paths"].values():
+        for described in operations.values():
+            for status, answer in described["responses"].items():
+                answer["headers"] = _headers_of(status, described) | answer.get("headers", {})
     return result
 
 
@@ -278,8 +325,9 @@ def _plain_route(operation_id: str, tag: str, summary: str, answers: Row, parame
                     "parameters": list(parameters), "responses": answers, "security": []}}  # fmt: skip
 
 
-def _json_answer(description: str, schema: Row) -> Row:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _json_answer(description: str, schema: Row, **examples: Any) -> Row:
+    shown = {name: {"value": value} for name, value in examples.items()}
+    return {"description": description, "content": {"application/json": {"schema": schema, "examples": shown}}}
 
 
 def _text_parameter(name: str, place: str, description: str) -> Row:
@@ -300,11 +348,19 @@ _READY: Row = {
         },
     },
 }
+
+
+def _ready(broker: str) -> Row:
+    return {"status": broker, "checks": {"database": "ok", "migrations": "ok", "broker": broker}}
+
+
 _CALLBACK_PARAMETERS = [
     _text_parameter("state", "query", "Names the connect session; works once."),
     _text_parameter("code", "query", "The provider's code."),
     _text_parameter("error", "query", "Why the provider gave no code."),
     _text_parameter("iss", "query", "The provider's issuer (RFC 9207)."),
+    _text_parameter("oauth_token", "query", "OAuth 1.0a: the request token, in place of the state."),
+    _text_parameter("oauth_verifier", "query", "OAuth 1.0a: the provider's code."),
 ]
 _CALLBACK_ANSWERS: Row = {
     "302": {
@@ -327,10 +383,23 @@ def _proxy_route(method: str) -> Row:
                 errors.NotPermitted, errors.NotFound, errors.RateLimited, errors.ProviderLimited, errors.QuotaExceeded,
                 errors.CircuitOpen, errors.Unreachable, errors.TimedOut, errors.AddressRefused,
                 errors.RefreshUnavailable]  # fmt: skip
+    # The service's own refusals come with the same statuses as ours.
+    either: Row = {"anyOf": [{"$ref": "#/components/schemas/Error"}, {}]}
     answers: Row = {
-        str(status): _json_answer(
-            "\n".join(f"- `{cls.code}`: {cls.message}" for cls in classes), {"$ref": "#/components/schemas/Error"}
-        )
+        str(status): {
+            "description": "\n".join(
+                [*(f"- `{cls.code}`: {cls.message}" for cls in classes), "- or what the service says"]
+            ),
+            "content": {
+                "*/*": {
+                    "schema": either,
+                    "examples": {
+                        cls.__name__: {"summary": cls.message, "value": _error_example(cls, INTEGRATIONS)}
+                        for cls in classes
+                    },
+                }
+            },
+        }
         for status, classes in _by_status(failures, INTEGRATIONS).items()
     }
     whatever: Row = {"description": "Whatever the service answers.", "content": {"*/*": {"schema": {}}}}
@@ -361,11 +430,13 @@ PLAIN_ROUTES: Row = {
     },
     "/healthz": _plain_route(
         "healthz", "Installation", "Whether this process is alive",
-        {"200": _json_answer("Alive.", {"type": "object", "required": ["status"], "properties": {"status": _STATE}})},
+        {"200": _json_answer("Alive.", {"type": "object", "required": ["status"], "properties": {"status": _STATE}},
+                             Answer={"status": "ok"})},
     ),
     "/readyz": _plain_route(
         "readyz", "Installation", "Whether database, migrations and broker are there",
-        {"200": _json_answer("Ready.", _READY), "503": _json_answer("Not ready; checks says what failed.", _READY)},
+        {"200": _json_answer("Ready.", _READY, Answer=_ready("ok")),
+         "503": _json_answer("Not ready; checks says what failed.", _READY, Answer=_ready("failed"))},
     ),
     "/v1/integrations/callback": _plain_route(
         "callback", "Connections", "Where providers send people back to: the installation's own OAuth clients",
@@ -384,7 +455,7 @@ SETTINGS: Row = {
     "LICENSE": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     "SERVERS": [{"url": "/"}],
     "TAGS": [{"name": name, "description": text} for name, text in TAGS.items()],
-    "APPEND_COMPONENTS": {"securitySchemes": SECURITY_SCHEMES},
+    "APPEND_COMPONENTS": {"securitySchemes": SECURITY_SCHEMES, "headers": HEADERS},
     "PREPROCESSING_HOOKS": ["apps.lib.openapi.only_ours"],
     "POSTPROCESSING_HOOKS": ["apps.lib.openapi.completed"],
     "COMPONENT_NO_READ_ONLY_REQUIRED": False,
