@@ -24,6 +24,7 @@ from apps.workspaces.admin_base import (
     ReadOnly,
     ScopedAdmin,
     display,
+    may,
     own_project,
     projects_of,
     row_action,
@@ -31,7 +32,7 @@ from apps.workspaces.admin_base import (
 from apps.workspaces.audit import actor_of, record
 from apps.workspaces.models import Project
 
-from . import access, admin_catalog, flows, integrations, raw, refresh, services
+from . import access, admin_catalog, admin_links, flows, integrations, raw, refresh, services
 from .admin_forms import IntegrationForm, TestConnectForm, has_secret
 from .admin_raw import RawIntegrationForm
 from .links import Link, make_link
@@ -334,6 +335,17 @@ class ConnectionAdmin(ReadOnly, ScopedAdmin):
     )  # fmt: skip
     row_actions = ("refresh_now", "test", "confirm", "disconnect")
     actions = ("refresh_chosen", "test_chosen", "disconnect_chosen")
+    list_before_template = "admin/jackfield/connections_intro.html"
+
+    def own_urls(self) -> list[URLPattern]:
+        return [path("link/", self.admin_site.admin_view(self.link_view), name="connections_connection_link")]
+
+    def link_view(self, request: HttpRequest) -> HttpResponse:
+        return admin_links.link_view(self, request)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        link_url = reverse("admin:connections_connection_link") if may(request, EDITORS) else ""
+        return super().changelist_view(request, {"link_url": link_url, **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Connection]:
         rows = (
