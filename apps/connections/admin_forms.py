@@ -17,6 +17,7 @@ from apps.toolkits.spec import Toolkit
 
 from .access import platform_client
 from .admin_catalog import scopes_of
+from .forms import matches
 from .models import Integration
 
 URL_LABELS = {
@@ -100,8 +101,8 @@ class IntegrationForm(forms.Form):
         stored = self.integration.settings.get("variables", {}) if self.integration else {}
         for name, variable in self.toolkit.variables.items():
             if variable.source == "integration":
-                self.fields[VARIABLE + name] = forms.RegexField(
-                    regex=rf"^(?:{variable.pattern})$" if variable.pattern else r"^.*$",
+                self.fields[VARIABLE + name] = forms.CharField(
+                    validators=[matches(variable.pattern)] if variable.pattern else [],
                     label=variable.title,
                     help_text=variable.description,
                     initial=stored.get(name, variable.default or ""),

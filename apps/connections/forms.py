@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from django import forms
 from django.utils.html import escape
 from django.utils.translation import gettext as _
 
+from apps.lib.pattern import fits
 from apps.toolkits.spec import Toolkit
 
 VARIABLE = "variable-"
@@ -55,14 +55,16 @@ def _field(spec: Any, *, secret: bool) -> forms.CharField:
         widget=widget,
     )
     if spec.pattern:
-        field.validators.append(_matches(spec.pattern))
+        field.validators.append(matches(spec.pattern))
     field.validators.append(_is_one_line)
     return field
 
 
-def _matches(pattern: str) -> Any:
+def matches(pattern: str) -> Any:
+    """A validator of form fields: the whole of what was typed fits."""
+
     def check(value: str) -> None:
-        if not re.fullmatch(pattern, value):
+        if not fits(pattern, value):
             raise forms.ValidationError(_("This does not look right."))
 
     return check

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from apps.lib import errors, ids
+from apps.lib import errors, ids, pattern
 from apps.lib.db import release
 from apps.lib.errors import InvalidInput
 from apps.lib.redact import redact_text, secret_values
@@ -164,7 +164,7 @@ def _fit(scheme: Any, integration: Integration, texts: dict[str, str]) -> tuple[
     known = {one for name in required for one in name.split("|")} | set(optional)
     faults |= {f"credentials.{name}": ["Unknown for this kind of account."] for name in texts if name not in known}
     for field in getattr(scheme, "fields", ()):
-        if field.pattern and texts.get(field.name) and not re.fullmatch(field.pattern, texts[field.name]):
+        if field.pattern and texts.get(field.name) and not pattern.fits(field.pattern, texts[field.name]):
             faults[f"credentials.{field.name}"] = ["Does not look right."]
     return faults, {name: value for name, value in texts.items() if name in known}
 

@@ -18,7 +18,7 @@ from apps.workspaces.models import Project
 from .models import OwnToolkit
 from .registry import catalog, parse, read_text
 from .signals import toolkit_removed
-from .spec import Toolkit
+from .spec import Toolkit, has_references
 
 MOST = 200  # toolkits of its own that one project may have
 LONGEST_TEXT = 500_000  # characters of one's description
@@ -110,6 +110,19 @@ def _not_for_rows(toolkit: Toolkit) -> list[tuple[str, str]]:
         faults.append(("curated", "Only toolkits of the installation's files are curated."))
     if toolkit.logo and not toolkit.logo.startswith("https://"):
         faults.append(("logo", "Must be an https URL."))
+    links = {"docs_url": toolkit.docs_url, "app_registration_url": toolkit.app_registration_url}
+    links |= {f"tools.{tool.slug}.docs_url": tool.docs_url for tool in toolkit.tools}
+    faults += [
+        (key, "Must be an http or https URL.")  # pages show it as a link
+        for key, url in links.items()
+        if url and not url.lower().startswith(("https://", "http://"))
+    ]
+    # Thirty definitions of which each names the next one twice are a billion to go through.
+    faults += [
+        (f"tools.{tool.slug}.parameters", "Only toolkits of the installation's files have references ($ref).")
+        for tool in toolkit.tools
+        if has_references(tool.input_schema)
+    ]
     patterns = {f"variables.{name}": variable.pattern for name, variable in toolkit.variables.items()}
     for scheme in toolkit.auth:
         patterns |= {f"auth.{scheme.type}.{field.name}": field.pattern for field in getattr(scheme, "fields", ())}

@@ -19,6 +19,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import jsonschema_rs
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from apps.lib import pattern as expressions
+
 RESERVED_SLUGS = frozenset({"skills", "connect", "integrations", "modules", "runs", "webhooks", "settings", "end-users",
                             "user-tokens", "executions", "tasks", "toolkits", "hooks", "webhook-secret", "custom"})  # fmt: skip
 PLACEHOLDER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
@@ -52,7 +54,7 @@ class Variable(Strict):
 
     def accepts(self, value: str) -> bool:
         """Whether a value fits: the whole of it, one printable line (``$`` alone would let a last line break pass)."""
-        return value.isprintable() and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
+        return value.isprintable() and (self.pattern is None or expressions.fits(self.pattern, value))
 
 
 class CredentialField(Strict):
@@ -327,7 +329,9 @@ class Tool(Strict):
 
     @cached_property
     def validator(self) -> Any:
-        return jsonschema_rs.Draft202012Validator(self.input_schema, validate_formats=True)
+        return jsonschema_rs.Draft202012Validator(
+            self.input_schema, validate_formats=True, pattern_options=expressions.LINEAR
+        )
 
 
 class Toolkit(Strict):
@@ -446,11 +450,12 @@ def _variable_faults(toolkit: Toolkit) -> list[str]:
             faults.append(f"variables.{name}: what a person types needs a pattern")
         if variable.source == "token" and variable.pointer is None:
             faults.append(f"variables.{name}: a variable of the token answer needs a pointer")
-        if variable.pattern is not None:
-            try:
-                re.compile(variable.pattern)
-            except re.error as error:
-                faults.append(f"variables.{name}.pattern: {error}")
+        if variable.pattern is not None and (fault := expressions.fault(variable.pattern)):
+            faults.append(f"variables.{name}.pattern: {fault}")
+    for scheme in toolkit.auth:
+        for field in getattr(scheme, "fields", ()):
+            if field.pattern is not None and (fault := expressions.fault(field.pattern)):
+                faults.append(f"auth.{scheme.type}.{field.name}.pattern: {fault}")
     return faults
 
 
@@ -484,15 +489,23 @@ def schema_faults(schema: Any) -> list[str]:
     if faults:
         return faults
     try:
-        jsonschema_rs.Draft202012Validator(schema)
+        jsonschema_rs.Draft202012Validator(schema, pattern_options=expressions.LINEAR)
     except (jsonschema_rs.ValidationError, ValueError) as error:
         faults.append(str(error).splitlines()[0])
     return faults
 
 
+def has_references(schema: Any) -> bool:
+    return bool(_refs(schema))
+
+
 def _refs(schema: Any) -> list[str]:
     if isinstance(schema, dict):
-        own = [value for key, value in schema.items() if key in {"$ref", "$dynamicRef"} and isinstance(value, str)]
+        own = [
+            value
+            for key, value in schema.items()
+            if key in {"$ref", "$dynamicRef", "$recursiveRef"} and isinstance(value, str)
+        ]
         return own + [ref for value in schema.values() for ref in _refs(value)]
     if isinstance(schema, list):
         return [ref for value in schema for ref in _refs(value)]

@@ -147,3 +147,59 @@ def test_a_file_goes_before_a_row_of_its_slug(cast: Cast) -> None:
     github = catalog(project).get("github")
     assert github is not None
     assert github.name == "GitHub"
+
+
+GREEDY = "(([a-z0-9]+)+)+!"
+
+
+def test_no_pattern_of_a_project_can_hold_a_process_up(cast: Cast) -> None:
+    document = warehouse(
+        auth=[{"type": "api_key", "pattern": GREEDY}],
+        variables={"host": {"title": "Host", "pattern": GREEDY}},
+    )
+    document["tools"][0]["parameters"]["id"]["pattern"] = GREEDY
+    succeeds(cast.api.call("PUT", "toolkits/warehouse", document))
+    succeeds(cast.api.post("integrations/configure", {"toolkit": "warehouse"}))
+    long = "a" * 10_000
+    body = {"toolkit": "warehouse", "userId": "u1", "verify": False}
+    refused = cast.api.post("integrations/connections/import", body | {"credentials": {"apiKey": long}})
+    assert fails(refused, 400, "VALIDATION_INVALID_SCHEMA")["details"] == {
+        "credentials.api_key": ["Does not look right."]
+    }
+    refused = cast.api.post(
+        "integrations/connections/import", body | {"credentials": {"apiKey": "a!"}, "variables": {"host": long[:500]}}
+    )
+    assert fails(refused, 400, "VALIDATION_INVALID_SCHEMA")["details"] == {"variables.host": ["Does not look right."]}
+    call = {"toolName": "WAREHOUSE_GET_ITEM", "params": {"id": long}, "userId": "u1"}
+    assert "id" in str(fails(cast.api.post("integrations/execute", call), 400, "VALIDATION_INVALID_SCHEMA")["details"])
+
+
+@pytest.mark.parametrize("pattern", ["(", "a)|(?:b", r"(a)\1", "(?=a)", "a{1000}{1000}"], ids=range(5))
+@pytest.mark.parametrize("place", ["auth.api_key.api_key", "variables.host", "tools.get_item.parameters"])
+def test_a_pattern_that_cannot_be_used_is_a_fault_of_the_description(cast: Cast, pattern: str, place: str) -> None:
+    document = warehouse(variables={"host": {"title": "Host", "pattern": "a"}})
+    if place.startswith("auth"):
+        document["auth"][0]["pattern"] = pattern
+    elif place.startswith("variables"):
+        document["variables"]["host"]["pattern"] = pattern
+    else:
+        document["tools"][0]["parameters"]["id"]["pattern"] = pattern
+    details = fails(cast.api.call("PUT", "toolkits/warehouse", document), 400, "VALIDATION_INVALID_SCHEMA")["details"]
+    assert [key.removesuffix(".pattern") for key in details] == [place]
+
+
+def test_a_project_cannot_have_the_same_thing_checked_a_billion_times(cast: Cast) -> None:
+    chain = {f"d{at}": {"allOf": [{"$ref": f"#/properties/d{at + 1}"}] * 2} for at in range(30)}
+    document = warehouse()
+    document["tools"][0]["parameters"] = {
+        name: {"in": "query", **schema} for name, schema in {**chain, "d30": {"type": "string"}}.items()
+    }
+    details = fails(cast.api.call("PUT", "toolkits/warehouse", document), 400, "VALIDATION_INVALID_SCHEMA")["details"]
+    assert list(details) == ["tools.get_item.parameters"]
+
+
+def test_links_of_a_project_lead_to_pages_and_nowhere_else(cast: Cast) -> None:
+    document = warehouse(docs_url="javascript:alert(1)", app_registration_url="data:text/html,x")
+    document["tools"][0]["docs_url"] = "javascript:alert(1)"
+    details = fails(cast.api.call("PUT", "toolkits/warehouse", document), 400, "VALIDATION_INVALID_SCHEMA")["details"]
+    assert sorted(details) == ["app_registration_url", "docs_url", "tools.get_item.docs_url"]
