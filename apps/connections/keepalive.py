@@ -34,7 +34,6 @@ BUDGET = 60.0  # seconds that a task works; the rest is given back
 PLANNED_AT_ONCE = 1000
 SLOW = 2.0  # seconds; a failure that took longer counts towards leaving the provider alone
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0  # seconds until the next try after a failure
-DAY = timedelta(days=1)
 
 
 def plan(now: datetime | None = None) -> int:
@@ -105,8 +104,6 @@ def _look_after(connection_id: str) -> str:
     now = timezone.now()
     if connection is None:
         return "gone"
-    if not connection.integration.enabled:
-        return _put_off(connection, now + DAY, "switched off")
     try:
         credentials: dict[str, Any] = connection.unseal("credentials") or {}
     except VaultError as error:

@@ -335,14 +335,13 @@ def test_who_was_disconnected_meanwhile_is_gone(integration: Integration, provid
     assert keepalive.refresh_some(chunks[0]) == {"gone": 1}
 
 
-def test_a_toolkit_that_is_switched_off_is_not_called(integration: Integration, provider: Provider) -> None:
+def test_accounts_of_a_toolkit_that_is_switched_off_do_not_die_since_they_go_on_working(
+    integration: Integration, provider: Provider
+) -> None:
     connection = overdue(integration)
     Integration.objects.filter(pk=integration.pk).update(enabled=False)
-    assert beat() == {"switched off": 1}
-    row = again(connection)
-    assert row.refresh_due_at is not None
-    assert row.refresh_due_at > timezone.now() + timedelta(hours=23)
-    assert provider.asked == []
+    assert beat() == {"refreshed": 1}
+    assert again(connection).version == connection.version + 1
 
 
 def test_credentials_that_do_not_open_stop_nobody_else(
