@@ -93,7 +93,7 @@ class ListRow(serializers.Serializer[Any]):
     _id = serializers.CharField()
     name = serializers.CharField()
     provider = serializers.CharField()
-    status = serializers.ChoiceField(["active", "inactive"])
+    status = serializers.CharField(help_text="active; inactive while it is switched off.")
 
 
 class Listed(serializers.Serializer[Any]):
