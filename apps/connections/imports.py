@@ -166,6 +166,8 @@ def _fit(scheme: Any, integration: Integration, texts: dict[str, str]) -> tuple[
     for field in getattr(scheme, "fields", ()):
         if field.pattern and texts.get(field.name) and not pattern.fits(field.pattern, texts[field.name]):
             faults[f"credentials.{field.name}"] = ["Does not look right."]
+    if scheme.type == "basic" and ":" in texts.get("username", ""):
+        faults["credentials.username"] = ["Must not have a colon (RFC 7617)."]
     return faults, {name: value for name, value in texts.items() if name in known}
 
 

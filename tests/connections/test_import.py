@@ -119,6 +119,15 @@ def test_shared_and_a_user_contradict_each_other(vault: Any) -> None:
     assert "userId" in error["details"]
 
 
+@pytest.mark.parametrize("value", ["true", 1, "yes", None], ids=["text", "number", "yes", "null"])
+@pytest.mark.parametrize("route", ["connect", "connections/import"])
+def test_what_is_nearly_true_never_makes_a_users_account_of_a_shared_one(vault: Any, route: str, value: Any) -> None:
+    body = {"toolkit": "vault", "userId": "u1", "shared": value, "credentials": {"apiKey": "k"}, "verify": False}
+    details = fails(vault(KEY).api.post(f"integrations/{route}", body), 400, "VALIDATION_INVALID_SCHEMA")["details"]
+    assert list(details) == ["shared"]
+    assert not Connection.objects.exists()
+
+
 def test_a_shared_account_is_connected_over_the_api_by_an_admin_alone(vault: Any) -> None:
     cast = vault(KEY)
     body = {"toolkit": "vault", "shared": True}
@@ -285,3 +294,10 @@ def test_nobody_elses_connection_is_changed(shop: Shop) -> None:
     fails(stranger.patch(path, {"label": "mine"}), 404, "RESOURCE_NOT_FOUND")
     shop.connection.refresh_from_db()
     assert shop.connection.label == ""
+
+
+@pytest.mark.parametrize("verify", [True, False], ids=["verified", "unverified"])
+def test_a_user_name_that_would_end_early_is_never_stored(vault: Any, verify: bool) -> None:
+    cast = vault({"type": "basic"})
+    answer = import_(cast.api, {"username": "ada:x", "password": "p"}, verify=verify)
+    assert list(fails(answer, 400, "VALIDATION_INVALID_SCHEMA")["details"]) == ["credentials.username"]

@@ -159,6 +159,8 @@ def checked_body_or_shared(
     serializer_class: type[serializers.Serializer[Any]], data: dict[str, Any], caller: Caller, request: Any
 ) -> dict[str, Any]:
     """As `checked_body`; with ``shared`` the body is for nobody: ``userId`` is then empty. Raises `NotPermitted`."""
+    if not isinstance(data.get("shared", False), bool):  # DRF would take "yes" for it, after the question was answered
+        raise InvalidInput({"shared": ["Must be true or false."]})
     if data.get("shared") is not True:
         return checked_body(serializer_class, data, caller, request)
     caller.require("admin")
