@@ -78,6 +78,7 @@
       if (isText) url = checked(given);
       popup = openPopup(isText ? url.href : "about:blank"); // before anything is waited for: only a click may open it
       if (!popup) throw new ConnectError("popup_blocked", "The browser opened no popup. Call this in a click.");
+      current = () => popup.close();
       if (!isText) {
         url = checked(await (typeof given === "function" ? given() : given));
         popup.location.replace(url.href);

@@ -32,7 +32,7 @@ OPENER = "jf_opener"  # the origin that opened the popup; checked against the pa
 @never_cache
 @localized
 @in_popup
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])  # checkers of links ask by HEAD
 def open_link(request: HttpRequest, secret: str) -> HttpResponse:
     """The link that an integrator was given: its button, not its sight, opens the page."""
     response = _open(request, secret)
@@ -44,7 +44,7 @@ def _open(request: HttpRequest, secret: str) -> HttpResponse:
     page, cookie = hosted.find_by_secret(secret), cookie_of(request)
     if page is None or (page.binding and not hosted.is_bound_to(page, cookie)):
         return refuse(request, "bad_link", page.project if page else None)
-    if request.method == "GET" and not page.binding:
+    if request.method != "POST" and not page.binding:
         context = {"project": page.project, "origin": request.GET.get("origin", "")}
         return render(request, "connect/open.html", context)
     if not hosted.claim(page, cookie):

@@ -113,6 +113,17 @@ def test_the_script_is_small_and_needs_nothing(product: Product) -> None:
     assert "max-age=" in answer.headers["Cache-Control"]
 
 
+def test_the_script_is_a_module_too(chromium: Browser, product: Product, stranger: str) -> None:
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{stranger}/")
+    page.evaluate("delete window.Jackfield")
+    assert page.evaluate(
+        "url => import(url).then(() => typeof Jackfield.connect)", f"{product.url}/static/connect.js"
+    ) == ("function")
+    context.close()
+
+
 def test_no_page_of_ours_tells_just_anybody() -> None:
     for file in (ROOT / "static").rglob("*.js"):
         text = file.read_text(encoding="utf-8")
@@ -225,6 +236,16 @@ def test_a_blocked_popup_is_told(product: Product, page: Page) -> None:
     page.get_by_role("button", name="Connect").click()
     assert outcome(page) == {"rejected": "popup_blocked"}
     assert events(page) == [{"error": {"code": "popup_blocked", "message": "popup_blocked"}}]
+
+
+def test_a_second_popup_ends_one_that_still_waits_for_its_url(product: Product, page: Page) -> None:
+    page.evaluate("() => { window.target = () => new Promise(() => {}) }")
+    with page.expect_popup() as waiting:
+        page.get_by_role("button", name="Connect").click()
+    first = waiting.value
+    with first.expect_event("close"):
+        second = press(page, session_url(product))
+    expect(second.get_by_role("listitem").first).to_be_visible()
 
 
 def test_a_second_popup_ends_the_first(product: Product, page: Page) -> None:

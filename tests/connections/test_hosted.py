@@ -12,6 +12,7 @@ import pytest
 import yaml
 from django.test import Client
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from apps.connections import flows, hosted
 from apps.connections.integrations import configure
@@ -189,7 +190,7 @@ def test_looking_at_a_link_changes_nothing(shop: Shop) -> None:
         answer = Client().get(path_of(made))
         assert answer.status_code == 200
         assert "jf_connect" not in answer.cookies
-    assert Client().head(path_of(made)).status_code in {200, 405}
+    assert Client().head(path_of(made)).status_code == 200
     assert ConnectPage.objects.values().get() == before
     opened(made)
 
@@ -314,6 +315,18 @@ def test_the_state_of_an_account_is_told(shop: Shop, status: str, scopes: list[s
     assert says in shown
     assert "ann@lab.example" in shown
     assert ("Allow more" in shown) == (scopes == ["read"])
+
+
+def test_a_page_of_many_toolkits_asks_the_database_no_more_often(
+    shop: Shop, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    browser, page = opened(make(shop.api))
+    browser.get(page)
+    for slugs in ((), ("slack", "gmail", "github", "notion", "linear")):
+        for slug in slugs:
+            connect(configure(shop.cast.project, slug, SYSTEM, client_id="c", client_secret="s"))
+        with django_assert_num_queries(4):  # the page, its toolkits, the accounts, the last result
+            assert browser.get(page).status_code == 200
 
 
 def test_another_persons_accounts_are_not_shown_nor_touched(shop: Shop) -> None:
