@@ -139,7 +139,13 @@ def catalog(project: Project | None = None) -> Catalog:
     """
     if project is None or not project.toolkits_version:
         return _shipped()
-    return _of_project(project.pk, project.toolkits_version)
+    with _loading_of(project.pk):  # of a project's threads one loads; other projects do not wait for it
+        return _of_project(project.pk, project.toolkits_version)
+
+
+@lru_cache(maxsize=1024)
+def _loading_of(project_id: str) -> threading.Lock:
+    return threading.Lock()
 
 
 @lru_cache(maxsize=64)

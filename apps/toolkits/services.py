@@ -22,6 +22,7 @@ from .spec import Toolkit, has_references
 
 MOST = 200  # toolkits of its own that one project may have
 LONGEST_TEXT = 500_000  # characters of one's description
+MOST_TEXT = 2_000_000  # characters of all of a project's as JSON: each process reads them all after each change
 LONGEST_PATTERN = 200  # characters of a regular expression
 
 
@@ -41,6 +42,9 @@ def put(project: Project, slug: str, document: dict[str, Any], actor: Actor) -> 
         )
         if made and OwnToolkit.objects.filter(project=project).count() > MOST:
             raise InvalidInput({"slug": [f"A project may have {MOST} toolkits of its own."]})
+        others = OwnToolkit.objects.filter(project=project).exclude(pk=row.pk).values_list("document", flat=True)
+        if sum(len(json.dumps(one)) for one in [document, *others]) > MOST_TEXT:
+            raise InvalidInput({"body": [f"All of a project's toolkits may have {MOST_TEXT:,} characters as JSON."]})
         if not made:
             row.document = document
             row.save(update_fields=["document", "updated_at"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from apps.connections import access
 from apps.connections.models import Integration
+from apps.toolkits import registry
 from apps.toolkits.models import OwnToolkit
 from apps.toolkits.registry import catalog
 from apps.workspaces.models import AuditEvent, Project
@@ -203,3 +207,39 @@ def test_links_of_a_project_lead_to_pages_and_nowhere_else(cast: Cast) -> None:
     document["tools"][0]["docs_url"] = "javascript:alert(1)"
     details = fails(cast.api.call("PUT", "toolkits/warehouse", document), 400, "VALIDATION_INVALID_SCHEMA")["details"]
     assert sorted(details) == ["app_registration_url", "docs_url", "tools.get_item.docs_url"]
+
+
+def test_a_projects_toolkits_are_bounded_together(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.toolkits.services.MOST_TEXT", 1500)
+    succeeds(cast.api.call("PUT", "toolkits/warehouse", warehouse(description="x" * 700)))
+    succeeds(cast.api.call("PUT", "toolkits/warehouse", warehouse(description="y" * 700)))
+    details = fails(
+        cast.api.call("PUT", "toolkits/depot", warehouse(description="x" * 700)), 400, "VALIDATION_INVALID_SCHEMA"
+    )
+    assert list(details["details"]) == ["body"]
+    assert [row.slug for row in OwnToolkit.objects.all()] == ["warehouse"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_threads_one_reads_a_projects_toolkits(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    succeeds(cast.api.call("PUT", "toolkits/warehouse", warehouse()))
+    cast.project.refresh_from_db()
+    read: list[Any] = []
+
+    def parse(data: Any) -> Any:
+        read.append(data)
+        time.sleep(0.2)
+        return registry.Toolkit.model_validate(data), []
+
+    monkeypatch.setattr(registry, "parse", parse)
+    catalog()
+    registry._of_project.cache_clear()
+
+    def look() -> None:
+        assert catalog(cast.project).get("warehouse") is not None
+        connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(look) for _ in range(8)]:
+            future.result()
+    assert len(read) == 1
