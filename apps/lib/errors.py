@@ -268,8 +268,9 @@ class ProviderRefused(ExecutionFailed):
 
 
 class Unreachable(ExecutionFailed):
-    """No answer came from the provider."""
+    """No answer came from the provider. ``tries``: how often it was asked, where that is known."""
 
+    tries = 0
     status = 502
     message = "The provider could not be reached."
     remediation = "Try again later. Ensure that the provider's address is right."

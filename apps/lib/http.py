@@ -139,9 +139,10 @@ def send(outgoing: Outgoing) -> Answer:
         last = attempt == MAX_RETRIES
         try:
             answer = _follow(outgoing, deadline)
-        except (TimedOut, AnswerTooLarge, AddressRefused):
-            raise
         except Unreachable as error:
+            error.tries = attempt + 1
+            if isinstance(error, (TimedOut, AnswerTooLarge, AddressRefused)):
+                raise
             never_sent = getattr(error, "curl_code", None) in NEVER_SENT
             pause = 0.0 if getattr(error, "was_kept", False) else _backoff(attempt)
             if last or not (outgoing.safe or never_sent) or not _wait(pause, deadline):
@@ -200,10 +201,10 @@ def _follow(outgoing: Outgoing, deadline: float) -> Answer:
         location = answer.header("location")
         if not outgoing.follow or answer.status not in REDIRECTS or not location or outgoing.secret_in_url:
             return answer
+        if method not in {"GET", "HEAD"} and not (answer.status in {307, 308} and _leads_home(url, location)):
+            return answer  # also where it leads to no address at all: what was asked for has been done
         target = _target(url, location)
         same = _origin(target) == _origin(url)
-        if method not in {"GET", "HEAD"} and not (answer.status in {307, 308} and same):
-            return answer
         if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
             raise AddressRefused("The provider redirects from https to http.")
         if not same:
@@ -223,6 +224,13 @@ def _target(url: str, location: str) -> str:
     return target
 
 
+def _leads_home(url: str, location: str) -> bool:
+    try:
+        return _origin(_target(url, location)) == _origin(url)
+    except AddressRefused:
+        return False
+
+
 def check_url(url: str) -> None:
     """Raises `AddressRefused`."""
     if not is_plain_url(url):
@@ -233,7 +241,8 @@ def is_plain_url(url: str) -> bool:
     """Whether this is an absolute http or https URL that no two parsers can read differently; no user and password."""
     try:
         parts = urlsplit(url)
-        whole = bool(parts.hostname) and parts.username is None and parts.port != 0
+        # An escape in a host: libcurl decodes it, name servers are not asked so, and a zone of an IPv6 address is nobody's.
+        whole = bool(parts.hostname) and "%" not in parts.netloc and parts.username is None and parts.port != 0
     except ValueError:
         return False
     return whole and parts.scheme in {"http", "https"} and not BAD_IN_URL.search(url)
@@ -420,6 +429,8 @@ def failure_of(exchange: Exchange, code: int, detail: str) -> Unreachable:
         found = Unreachable("The provider closed the connection without an answer.")
     elif code == pycurl.E_OPERATION_TIMEDOUT:
         found = TimedOut()
+    elif code == pycurl.E_UNSUPPORTED_PROTOCOL and exchange.sent:
+        found = Unreachable("The provider could not be reached: its answer is not HTTP.")
     elif code in {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL}:
         found = AddressRefused("The address is not a valid URL.")
     else:

@@ -219,9 +219,16 @@ def open_stream(outgoing: StreamOutgoing) -> Stream:
     try:
         return Stream(outgoing)
     except Unreachable as error:
+        error.tries = 1
         if not (outgoing.is_safe and getattr(error, "was_kept", False)):
             raise
-    return Stream(outgoing)
+    try:
+        stream = Stream(outgoing)
+    except Unreachable as error:
+        error.tries = 2
+        raise
+    stream.tries = 2
+    return stream
 
 
 class _Head(Exchange):
@@ -243,10 +250,12 @@ class _Head(Exchange):
 class Stream:
     """An answer on its way: ``status`` and ``headers`` (repeated ones repeated), then `chunks`.
 
-    ``seconds`` is the time to its head; ``sent`` and ``received`` count the bodies' bytes.
+    ``seconds`` is the time to its head, ``tries`` how often the service was asked; ``sent`` and ``received`` count the
+    bodies' bytes.
     """
 
     def __init__(self, outgoing: StreamOutgoing) -> None:
+        self.tries = 1
         self.sent = self.received = 0
         self._outgoing = outgoing
         self._head = _Head(outgoing.url)

@@ -135,6 +135,7 @@ class Call:
         self.request: Request | None = None
         self.answer: http.Answer | None = None
         self.status: int | None = None
+        self.tries = 0
         self.error: Failure | None = None
         self.secrets: list[str] = []
         self._slot: Any = None
@@ -202,7 +203,7 @@ class Call:
         except BaseException as error:
             self.unanswered(request.url, error)
             raise
-        self.answered(toolkit, request.url, answer.status, answer.headers)
+        self.answered(toolkit, request.url, answer.status, answer.headers, answer.tries)
         return answer
 
     # What a call of another kind (a stream) asks before and tells after each request.
@@ -216,14 +217,16 @@ class Call:
             pace.ended(self.connection.pk, self.name)
             raise
 
-    def answered(self, toolkit: Toolkit, url: str, status: int, headers: list[tuple[str, str]]) -> None:
+    def answered(self, toolkit: Toolkit, url: str, status: int, headers: list[tuple[str, str]], tries: int) -> None:
         assert self.connection is not None
+        self.tries += tries
         breaker.succeeded(self._host(url))
         pace.learn(self.connection.pk, toolkit, status, headers, self.name)
 
     def unanswered(self, url: str, error: BaseException) -> None:
         """A network's failure counts against the host; a failure of ours only ends the probe that this may have been."""
         assert self.connection is not None
+        self.tries += getattr(error, "tries", 0)
         pace.ended(self.connection.pk, self.name)
         if isinstance(error, errors.Unreachable) and not isinstance(error, UNANSWERED):
             breaker.failed(self._host(url))
@@ -277,7 +280,7 @@ class Call:
             response=response,
             duration_ms=int((time.monotonic() - self._started) * 1000),
             upstream_ms=int(answer.seconds * 1000) if answer else 0,
-            tries=answer.tries if answer else 0,
+            tries=self.tries,
             request_id=request_id(),
             created_at=timezone.now(),
         )

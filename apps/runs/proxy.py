@@ -216,7 +216,6 @@ class _Sending:
         self.request = request
         self.body = body
         self.stream: Stream | None = None
-        self.tries = 0
 
     def answer(self) -> Forwarded:
         try:
@@ -228,7 +227,7 @@ class _Sending:
         if not 200 <= stream.status <= 599:
             stream.close()
             raise errors.Unreachable(f"The provider answered with status {stream.status}, which is none.")
-        self.call.answer = http.Answer(stream.status, stream.headers, b"", "", stream.seconds, self.tries)
+        self.call.answer = http.Answer(stream.status, stream.headers, b"", "", stream.seconds)
         return Forwarded(self.call, self.toolkit, stream, self.body)
 
     def _try(self, credentials: dict[str, Any]) -> Stream:
@@ -236,7 +235,6 @@ class _Sending:
             self.stream.close()
             if self.body is not None:
                 self.body.rewind()
-        self.tries += 1
         request = access.authorize(self.request, self.scheme, credentials)
         outgoing = self._outgoing(request)
         release()
@@ -246,7 +244,7 @@ class _Sending:
         except BaseException as error:
             self.call.unanswered(request.url, error)
             raise
-        self.call.answered(self.toolkit, request.url, self.stream.status, self.stream.headers)
+        self.call.answered(self.toolkit, request.url, self.stream.status, self.stream.headers, self.stream.tries)
         return self.stream
 
     def _outgoing(self, request: Request) -> StreamOutgoing:
