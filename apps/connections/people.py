@@ -24,6 +24,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.lib import errors
 from apps.lib.api import client_ip
+from apps.lib.language import localized
 from apps.toolkits.registry import catalog
 from apps.workspaces import personal_keys
 from apps.workspaces.callers import Caller
@@ -105,6 +106,7 @@ def _signed_in(view: View) -> View:
 
 
 @never_cache
+@localized
 @require_http_methods(["GET", "HEAD", "POST"])
 def enter(request: HttpRequest, token: str) -> HttpResponse:
     """The link. Its button uses it up and begins the session."""
@@ -127,6 +129,7 @@ def _enter(request: HttpRequest, token: str) -> HttpResponse:
 
 
 @never_cache
+@localized
 @require_http_methods(["GET", "HEAD", "POST"])
 @_signed_in
 def keys(request: HttpRequest, person: Caller) -> HttpResponse:
@@ -140,9 +143,18 @@ def keys(request: HttpRequest, person: Caller) -> HttpResponse:
     try:
         key, secret = personal_keys.create(person, form.cleaned_data["name"], form.chosen, form.expires_at)
     except errors.Failure as error:
-        form.add_error(None, error.text)
+        form.add_error(None, _fault_of(error, person))
         return _list(request, person, form, 400)
     return _page(request, "made", project=person.project, user_id=person.user_id, key=key, secret=secret)
+
+
+def _fault_of(error: errors.Failure, person: Caller) -> str:
+    """Why there is no further key, in words for the person who wanted it."""
+    if isinstance(error, errors.PlanLimitReached):
+        return _(
+            "No further key can be made at the moment. Revoke one that you no longer use, or tell %(project)s."
+        ) % {"project": person.project.name}
+    return error.text
 
 
 def _list(request: HttpRequest, person: Caller, form: KeyForm, status: int = 200) -> HttpResponse:
@@ -167,6 +179,7 @@ def _choices(person: Caller) -> list[tuple[str, str]]:
 
 
 @never_cache
+@localized
 @require_POST
 @_signed_in
 def revoke(request: HttpRequest, person: Caller, key_id: str) -> HttpResponse:
@@ -180,9 +193,11 @@ def revoke(request: HttpRequest, person: Caller, key_id: str) -> HttpResponse:
 
 
 @never_cache
+@localized
 @require_POST
 def leave(request: HttpRequest) -> HttpResponse:
-    """Ends the session in this browser."""
+    """Ends the session, for whoever holds a copy of its cookie too."""
+    personal_keys.end_session(request.COOKIES.get(COOKIE, ""))
     response = _page(request, "left", is_done=True)
     response.delete_cookie(COOKIE, samesite="Lax")
     return response

@@ -13,7 +13,7 @@ from django.utils.translation.trans_real import parse_accept_lang_header
 from django.views import csrf
 
 LANGUAGES = ("en", "de", "fr", "es", "pt", "ja")
-PAGES = ("/connect/",)  # where end users are
+PAGES = ("/connect/", "/me/")  # where end users are
 
 
 def preferred(header: str) -> str:

@@ -2,7 +2,7 @@
 
 Whoever may act here is a `Caller` of the kind ``end_user``: by the person's token, or by the session of the page on which
 they look after their keys. That session begins with a link that an integrator asks for: dated, good for ten minutes and for
-one browser. It is a signed cookie; it ends after four hours, and with the end user.
+one browser. It is a signed cookie; it ends after four hours, when the person leaves, and with the end user.
 """
 
 from __future__ import annotations
@@ -137,11 +137,24 @@ def take_link(token: str, ip: str) -> tuple[Caller, str]:
 def person_of(cookie: str, ip: str) -> Caller | None:
     """Whose session a cookie is; None where it is none, or is over."""
     data = _loads(cookie, SESSION_SALT, SESSION_SECONDS)
-    return None if data is None else _person(data, ip)
+    if data is None or cache.get(_over(data)) is not None:
+        return None
+    return _person(data, ip)
+
+
+def end_session(cookie: str) -> None:
+    """Ends the session of a cookie, wherever a copy of it lies."""
+    data = _loads(cookie, SESSION_SALT, SESSION_SECONDS)
+    if data is not None:
+        cache.set(_over(data), 1, SESSION_SECONDS)
 
 
 def _used(data: list[Any]) -> str:
     return f"jackfield.key-link.{data[-1]}"
+
+
+def _over(data: list[Any]) -> str:
+    return f"jackfield.key-session-over.{data[-1]}"
 
 
 def _loads(text: str, salt: str, seconds: int) -> list[Any] | None:

@@ -321,8 +321,41 @@ def test_a_purged_persons_link_and_session_are_over(shop: Shop) -> None:
     assert client.get("/me/keys").status_code == 401
 
 
-def test_leaving_ends_the_session_in_this_browser(shop: Shop) -> None:
-    client = entered(shop)
+def test_leaving_ends_the_session_of_a_copied_cookie_too(shop: Shop) -> None:
+    client, other = entered(shop), entered(shop)
+    copy = Client()
+    copy.cookies["jf_person"] = client.cookies["jf_person"].value
+    assert (copy.get("/me/keys").status_code, copy.get("/api-keys").status_code) == (200, 200)
     page = client.post("/me/leave", {"csrfmiddlewaretoken": client.cookies["csrftoken"].value})
     assert page.status_code == 200
     assert client.get("/me/keys").status_code == 401
+    assert (copy.get("/me/keys").status_code, copy.get("/api-keys").status_code) == (401, 401)
+    assert other.get("/me/keys").status_code == 200  # a session of the same person in another browser
+
+
+@pytest.mark.parametrize(
+    ("language", "heading", "name"),
+    [("de", "Ihre API-Schlüssel", "Name"), ("fr", "Vos clés d’API", "Nom"), ("pt-BR", "Suas chaves de API", "Nome")],
+    ids=["de", "fr", "pt"],
+)
+def test_the_page_is_in_the_browsers_language(shop: Shop, language: str, heading: str, name: str) -> None:
+    client = entered(shop)
+    page = client.get("/me/keys", headers={"Accept-Language": language})
+    assert page["Content-Language"] == language[:2]
+    assert "Accept-Language" in page["Vary"]
+    text = page.content.decode()
+    assert f'<html lang="{language[:2]}" dir="ltr">' in text
+    assert f'<h1 id="keys">{heading}</h1>' in text
+    assert f">{name}</label>" in text
+
+
+def test_a_refused_form_and_a_reached_limit_are_told_in_the_browsers_language(shop: Shop) -> None:
+    client, german = entered(shop), {"Accept-Language": "de"}
+    refused = Client(enforce_csrf_checks=True).post("/me/leave", headers=german)
+    assert (refused.status_code, "Das Formular ist zu alt" in refused.content.decode()) == (403, True)
+    shop.cast.workspace.plan = Plan.objects.create(name="none", keys=0)
+    shop.cast.workspace.save()
+    form = {"csrfmiddlewaretoken": client.cookies["csrftoken"].value, "name": "x", "reach": "all", "days": ""}
+    page = client.post("/me/keys", form, headers=german)
+    assert page.status_code == 400
+    assert "Zurzeit kann kein weiterer Schlüssel erstellt werden." in page.content.decode()

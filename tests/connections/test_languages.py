@@ -42,7 +42,7 @@ def test_the_browser_says_which_language_it_is(header: str, language: str) -> No
 
 def test_there_are_texts_to_translate() -> None:
     found = texts()
-    assert {"Connect your accounts", "This does not look right.", "Skip to the content"} <= found
+    assert {"Connect your accounts", "This does not look right.", "Skip to the content", "Make the key"} <= found
     assert len(found) > 60
 
 
@@ -94,7 +94,8 @@ def test_the_styles_name_no_left_and_no_right() -> None:
     sided = re.compile(
         r"(?<![\w-])(?:(?:margin|padding|border)-(?:left|right)|left|right)\s*:|text-align:\s*(?:left|right)"
     )
-    assert sided.findall((ROOT / "static/css/pages.css").read_text(encoding="utf-8")) == []
+    for name in ("pages", "people"):
+        assert sided.findall((ROOT / f"static/css/{name}.css").read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", ["/accounts/login/", "/admin/login/", "/docs/errors"])

@@ -15,8 +15,11 @@ from django.templatetags.i18n import BlockTranslateNode, TranslateNode
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCALE = ROOT / "locale"
-TEMPLATES = ["base.html", "403_csrf.html", *sorted(f"connect/{file.name}" for file in ROOT.glob("templates/connect/*"))]
-CODE = ["forms.py", "grants.py", "hosted_views.py", "upstream.py", "views.py"]
+PAGES = sorted(
+    f"{folder}/{file.name}" for folder in ("connect", "people") for file in ROOT.glob(f"templates/{folder}/*")
+)
+TEMPLATES = ["base.html", "403_csrf.html", *PAGES]
+CODE = ["forms.py", "grants.py", "hosted_views.py", "people.py", "upstream.py", "views.py"]
 FUNCTIONS = {"_", "gettext", "gettext_lazy"}
 PLACEHOLDER = re.compile(r"%\(\w+\)s|\{\w+\}|</?\w+>")
 ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n)+)', re.MULTILINE)
