@@ -211,7 +211,8 @@ def _follow(outgoing: Outgoing, deadline: float) -> Answer:
             headers = {name: value for name, value in headers.items() if name.lower() not in outgoing.sensitive}
             sign = None
         url = target
-    raise Unreachable("The provider redirects too often.")
+    # It answers, and would answer the same again: no reason to repeat the call, or to leave the host alone.
+    raise AddressRefused("The provider redirects too often.", remediation="Check the address that was called.")
 
 
 def _target(url: str, location: str) -> str:
@@ -387,7 +388,7 @@ def _prepare(
 
 
 def header_lines(headers: dict[str, str]) -> list[str]:
-    """Headers as libcurl takes them, its own additions replaced. Raises `Unreachable` for control characters in one."""
+    """Headers as libcurl takes them, its own additions replaced. Raises `AddressRefused` for control characters in one."""
     lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
     names = {name.lower() for name in headers}
     if "user-agent" not in names:
@@ -398,7 +399,7 @@ def header_lines(headers: dict[str, str]) -> list[str]:
         lines.append("Content-Type:")  # libcurl would call a body a form
     lines.append("Expect:")  # no wait for 100-continue
     if any(BAD_IN_HEADER.search(line) for line in lines):
-        raise Unreachable("A header of the request has control characters.")
+        raise AddressRefused("A header of the request has control characters.", remediation="Correct the header.")
     return lines
 
 
