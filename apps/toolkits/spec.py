@@ -23,6 +23,7 @@ from apps.lib import pattern as expressions
 
 RESERVED_SLUGS = frozenset({"skills", "connect", "integrations", "modules", "runs", "webhooks", "settings", "end-users",
                             "user-tokens", "executions", "tasks", "toolkits", "hooks", "webhook-secret", "custom"})  # fmt: skip
+FORMS_OWN = frozenset({"scheme", "another", "csrfmiddlewaretoken"})  # further inputs of the page that credentials are typed on
 PLACEHOLDER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
@@ -454,6 +455,8 @@ def _variable_faults(toolkit: Toolkit) -> list[str]:
             faults.append(f"variables.{name}.pattern: {fault}")
     for scheme in toolkit.auth:
         for field in getattr(scheme, "fields", ()):
+            if field.name in FORMS_OWN:
+                faults.append(f"auth.{scheme.type}.{field.name}: the name is taken by the form itself")
             if field.pattern is not None and (fault := expressions.fault(field.pattern)):
                 faults.append(f"auth.{scheme.type}.{field.name}.pattern: {fault}")
     return faults

@@ -243,3 +243,11 @@ def test_of_many_threads_one_reads_a_projects_toolkits(cast: Cast, monkeypatch: 
         for future in [pool.submit(look) for _ in range(8)]:
             future.result()
     assert len(read) == 1
+
+
+@pytest.mark.parametrize("name", ["scheme", "another", "csrfmiddlewaretoken"])
+def test_a_credential_is_not_named_as_the_form_names_its_own(cast: Cast, name: str) -> None:
+    scheme = {"type": "custom", "fields": [{"name": name, "title": "Word"}], "headers": {"X-Word": f"{{{name}}}"}}
+    answer = cast.api.call("PUT", "toolkits/warehouse", warehouse(auth=[scheme]))
+    details = fails(answer, 400, "VALIDATION_INVALID_SCHEMA")["details"]
+    assert list(details) == [f"auth.custom.{name}"]
