@@ -23,7 +23,7 @@ from apps.lib import pattern as expressions
 
 RESERVED_SLUGS = frozenset({"skills", "connect", "integrations", "modules", "runs", "webhooks", "settings", "end-users",
                             "user-tokens", "executions", "tasks", "toolkits", "hooks", "webhook-secret", "custom"})  # fmt: skip
-FORMS_OWN = frozenset({"scheme", "another", "csrfmiddlewaretoken"})  # further inputs of the page that credentials are typed on
+FORMS_OWN = frozenset({"scheme", "another", "csrfmiddlewaretoken"})  # further inputs of the connect page
 PLACEHOLDER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
