@@ -295,6 +295,7 @@ def secrets_of(scheme: Any, credentials: dict[str, Any]) -> list[str]:
     if isinstance(scheme, Custom):
         values = {field.name: str(credentials.get(field.name, field.default or "")) for field in scheme.fields}
         found += [custom_value(template, values) for template in [*scheme.headers.values(), *scheme.query.values()]]
+        found += secret_values([values[field.name] for field in scheme.fields if field.secret])  # whatever its name
         public = {values[field.name] for field in scheme.fields if not field.secret}
         found = [text for text in found if text not in public]
     # As they stand in a URL, should they turn up in one.

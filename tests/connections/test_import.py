@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apps.connections import access
 from apps.connections.models import Connection
 from apps.toolkits.services import put
+from apps.toolkits.spec import Custom
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import AuditEvent, EndUser, Plan, Role
 from apps.workspaces.services import add_member
@@ -301,3 +303,11 @@ def test_a_user_name_that_would_end_early_is_never_stored(vault: Any, verify: bo
     cast = vault({"type": "basic"})
     answer = import_(cast.api, {"username": "ada:x", "password": "p"}, verify=verify)
     assert list(fails(answer, 400, "VALIDATION_INVALID_SCHEMA")["details"]) == ["credentials.username"]
+
+
+def test_a_secret_field_is_masked_whatever_its_name() -> None:
+    fields = [{"name": "username", "title": "Pass phrase"}, {"name": "site", "title": "Site", "secret": False}]
+    scheme = Custom.model_validate({"type": "custom", "fields": fields, "headers": {"X-Phrase": "={username}"}})
+    found = access.secrets_of(scheme, {"username": "open-sesame", "site": "forty"})
+    assert "open-sesame" in found
+    assert "forty" not in found
