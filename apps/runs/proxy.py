@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -59,6 +60,7 @@ NOT_PASSED_ON = HOP_BY_HOP | _names(
 # Never dropped for looking like a secret.
 PLAIN_HEADERS = frozenset({"content-length", "content-type", "content-range", "content-encoding", "date"})
 SHORTEST_MASKED = 8
+FLUSHED = 0.05  # seconds until the server has surely written what it was given
 # What may stand in a path as it is (RFC 3986 section 3.3); of a query only what would end it or be read in two ways is escaped.
 PATH_SAFE = "/:@!$&'()*+,;=-._~"
 QUERY_SAFE = "".join(char for char in http.PRINTABLE if char not in '#\\"<>')
@@ -291,6 +293,7 @@ class Forwarded:
             raise
         except Failure as error:
             self._end(error)
+            time.sleep(FLUSHED)  # else the server may end the connection before it has written the head
             raise StopIteration from None
 
     def close(self) -> None:
