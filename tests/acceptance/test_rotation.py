@@ -45,12 +45,12 @@ def strict(oidc_provider: OidcProvider) -> Iterator[OidcProvider]:
 class Load:
     """Calls without a pause for every user, at whichever sites serve just now."""
 
-    def __init__(self, product: Product, users: list[str], sites: list[str]) -> None:
+    def __init__(self, product: Product, users: list[str], sites: list[str], callers: int = CALLERS) -> None:
         self.product, self.users, self.sites = product, users, sites
         self.answers: Counter[int] = Counter()
         self.failed: list[str] = []
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
+        self.threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
 
     def __enter__(self) -> Load:
         for thread in self.threads:

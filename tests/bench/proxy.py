@@ -21,7 +21,7 @@ import django
 django.setup()
 
 from tests.acceptance.journey import connect_wayward, enable_wayward  # noqa: E402 - all of these need the apps
-from tests.acceptance.test_proxy import MEGABYTE, File, Proxy, growth  # noqa: E402
+from tests.acceptance.test_proxy import MEGABYTE, MOST_GROWTH, File, Proxy, growth  # noqa: E402
 from tests.bench.execute import cpu_seconds  # noqa: E402
 from tests.peers.streaming import Streaming, pattern  # noqa: E402
 from tests.peers.upstream import Upstream  # noqa: E402
@@ -66,6 +66,7 @@ def measure(proxy: Proxy, what: str, size: int, transfer: Callable[[], int]) -> 
         moved = transfer()
     took = time.monotonic() - started
     assert moved == size, f"{moved} of {size} bytes"
+    assert grown() < MOST_GROWTH, f"{what}: grew by {grown() / MEGABYTE:.0f} MiB"
     print(f"{what:28}{took:9.1f}{size / MEGABYTE / took:9.0f}{cpu_seconds(pid) - before:8.1f}{grown() / MEGABYTE:10.1f}",
           flush=True)  # fmt: skip
 
