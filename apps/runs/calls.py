@@ -203,7 +203,7 @@ class Call:
         except BaseException as error:
             self.unanswered(request.url, error)
             raise
-        self.answered(toolkit, request.url, answer.status, answer.headers, answer.tries)
+        self.answered(toolkit, request.url, self.status_of(toolkit, answer), answer.headers, answer.tries)
         return answer
 
     # What a call of another kind (a stream) asks before and tells after each request.

@@ -182,7 +182,7 @@ def test_an_unknown_path_is_a_json_404(cast: Cast, method: str, path: str) -> No
         ("GET", "integrations/configure/github", "DELETE"),
         ("PUT", "integrations/connect", "POST"),
         ("PATCH", "integrations/connections", "GET, HEAD"),
-        ("PUT", "integrations/connections/x", "GET, HEAD, DELETE"),
+        ("PUT", "integrations/connections/x", "GET, HEAD, PATCH, DELETE"),
         ("GET", "integrations/connections/x/confirm", "POST"),
         ("POST", "integrations/tools", "GET, HEAD"),
         ("GET", "integrations/execute", "POST"),

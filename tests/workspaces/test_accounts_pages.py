@@ -73,7 +73,7 @@ def check_page(response: Any) -> None:
     assert "style-src 'self';" in f"{policy};"
     assert not INLINE.search(text), INLINE.search(text)
     assert not SCRIPT.search(text)
-    assert '<html lang="en">' in text
+    assert '<html lang="en" dir="ltr">' in text
     assert text.count("<h1>") == 1
     assert re.search(r"<title>[^<]+</title>", text)
     assert "viewport" in text
