@@ -77,6 +77,12 @@ PARAMETER_NAMES = {
     "key_id": ("id", "The key's id."),
     "toolkit": ("toolkit", "The toolkit's slug."),
 }
+# By what stands first in a path the surfaces are told apart (`apps.lib.paths`).
+PATH_FORMS: Row = {
+    "appId": {"pattern": "^[^/_]*_[^/]*$"},
+    "projectId": {"pattern": "^[^/_]*_[^/]*$"},
+    "integration": {"pattern": "^[a-z0-9-]+$"},
+}
 AUTH_ERRORS = (errors.AuthRequired, errors.InvalidApiKey, errors.InvalidUserToken, errors.UserTokenExpired,
                errors.InvalidMemberToken)  # fmt: skip
 
@@ -305,6 +311,7 @@ def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
             for parameter in described.get("parameters", []):
                 if parameter["in"] == "path" and parameter["name"] in PARAMETER_NAMES:
                     parameter["name"], parameter["description"] = PARAMETER_NAMES[parameter["name"]]
+                    parameter["schema"] |= PATH_FORMS.get(parameter["name"], {})
             described["security"] = [{name: []} for begin, names in SECURED if path.startswith(begin) for name in names]
     result["paths"] = dict(sorted((paths | PLAIN_ROUTES).items()))
     for operations in result["paths"].values():

@@ -20,7 +20,7 @@ from .envelopes import RAW, SHORTCUT
 
 # The first whose pattern the path begins with. A project's id has an underscore, which a toolkit's slug never has.
 ENVELOPES: tuple[tuple[re.Pattern[str], Envelope], ...] = (
-    (re.compile(r"/v1/(skills|connect)/|/v1/(?!integrations/)[a-z0-9-]+/[^/]+/$|/api-keys/"), SHORTCUT),
+    (re.compile(r"/v1/(skills|connect)/|/v1/(?!integrations/)[^/_]+/[^/]+/$|/api-keys/"), SHORTCUT),
     (re.compile(r"/api/integrations/"), RAW),
     (re.compile(r"/v1/|/api/|/sandbox/"), INTEGRATIONS),
 )

@@ -6,10 +6,11 @@ from . import shortcut
 
 urlpatterns = [
     path("skills", shortcut.SkillsView.as_view()),
-    path("skills/<toolkit:integration>", shortcut.SkillView.as_view()),
-    path("skills/<toolkit:integration>/<str:endpoint>", shortcut.SkillEndpointView.as_view()),
+    path("skills/<str:integration>", shortcut.SkillView.as_view()),
+    path("skills/<str:integration>/<str:endpoint>", shortcut.SkillEndpointView.as_view()),
     path("connect", shortcut.ConnectView.as_view()),
     path("connect/<str:connection_id>", shortcut.ConnectingView.as_view()),
     path("<toolkit:integration>/download", shortcut.download),
     path("<toolkit:integration>/<str:endpoint>", shortcut.EndpointView.as_view()),
+    path("<str:integration>/<str:endpoint>", shortcut.unknown),
 ]

@@ -1,0 +1,141 @@
+"""What schemathesis makes up from the API's description, valid and not, is answered as the description says.
+
+Checked are the answers alone: no fault of ours (5xx), and a status, media type, body and headers that are described. Cases are
+drawn from a fixed seed, and each is rolled back. Nothing but the tests' own upstream can be called.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from django.core.cache import cache
+from django.db import transaction
+from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import settings as bounds
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode, checks
+
+from apps.lib import egress, openapi
+from apps.toolkits.api.schema import DOCUMENT
+from apps.toolkits.services import put
+from apps.workspaces.audit import SYSTEM
+from apps.workspaces.models import EndUser
+from apps.workspaces.services import issue_key
+from apps.workspaces.tokens import mint_user_token
+from apps.workspaces.webhooks import create_endpoint, send_test
+from config.wsgi import application
+from tests.api.shop import Shop
+from tests.cast import connect, enable
+
+SEED = 20260131
+EXAMPLES = {"a key": 15, "an end user": 6, "nobody": 2}  # of valid requests, and as many of invalid ones
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+]
+OF_PERSONS = {"listApiKeys", "createApiKey", "revokeApiKey"}
+OF_MEMBERS = {"login", "refreshToken"}  # nothing made up is a password
+EVERYTHING = tuple(ipaddress.ip_network(text) for text in ("0.0.0.0/0", "::/0"))
+
+SCHEMA = schemathesis.openapi.from_dict(json.loads(openapi.document()))
+SCHEMA.app = application
+OPERATIONS = {found.ok().definition.raw["operationId"]: found.ok() for found in SCHEMA.get_all_operations()}
+
+
+@dataclass(frozen=True)
+class There:
+    """What is there to be called: by the names of path parameters and of members of bodies."""
+
+    ids: dict[str, str]
+    members: dict[str, Any]
+    credentials: dict[str, str]
+
+
+@pytest.fixture
+def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
+    settings.JACKFIELD_EGRESS_ALLOW = shop.upstream.url.removeprefix("http://")
+    monkeypatch.setattr(egress, "FORBIDDEN", EVERYTHING)
+    project, workspace = shop.cast.project, shop.cast.workspace
+    sandbox = enable(project, "sandbox", f"{shop.upstream.url}/echo")
+    connection = connect(sandbox)
+    webhook, _ = create_endpoint(project, "https://yourapp.example", SYSTEM)
+    put(project, "warehouse", DOCUMENT, SYSTEM)
+    person = EndUser.objects.get(external_id="u1")
+    own = issue_key(workspace, "own", SYSTEM, project=project, end_user=person, scopes=["execute"])[0]
+    shop.api.post("integrations/execute", {"toolName": "LAB_GET_ITEM", "params": {"id": "1"}, "userId": "u1"})
+    ids = {
+        "appId": project.pk, "projectId": project.pk, "integrationId": sandbox.pk, "connectionId": connection.pk,
+        "executionId": shop.executions()[0].pk, "webhookId": webhook.pk, "deliveryId": send_test(webhook, SYSTEM).pk,
+        "userId": "u1", "integration": "sandbox", "endpoint": "list_notes", "id": own.pk, "toolkit": "sandbox",
+        "slug": "warehouse",
+    }  # fmt: skip
+    members = {"toolkit": "sandbox", "integration": "sandbox", "toolName": "SANDBOX_LIST_NOTES", "userId": "u1",
+               "params": {}, "credentials": {"accessToken": "a", "refreshToken": "b"}, "connectionId": connection.pk,
+               "templateId": "sandbox", "provider": "sandbox", "endpoint": "/items", "email": shop.cast.alice.email}  # fmt: skip
+    credentials = {"a key": shop.cast.key, "an end user": mint_user_token(project, "u1", 600)[0], "nobody": ""}
+    return There(ids, members, credentials)
+
+
+def at_home(there: There, case: Case, who: str, known: int) -> None:
+    """Mostly names what is there, so that more than the 404 is seen; ``known`` is drawn: 0 leaves the case as it came."""
+    given = case.path_parameters or {}
+    # What stands first in a path chooses the surface, which is another's where it has not the form of its own.
+    case.path_parameters = given | {name: f"proj_{given[name]}" for name in ("appId", "projectId") if name in given}
+    if "integration" in given:
+        case.path_parameters |= {"integration": str(given["integration"]).replace("_", "-")}
+    if known:
+        ids = there.ids
+        case.path_parameters = {name: ids.get(name, value) for name, value in given.items()}
+        if isinstance(case.body, dict):
+            case.body |= {name: value for name, value in there.members.items() if name in case.body and known > 1}
+    headers = {
+        name: value for name, value in (case.headers or {}).items() if name not in {"Authorization", "X-API-Key"}
+    }
+    if there.credentials[who]:
+        headers["Authorization"] = f"Bearer {there.credentials[who]}"
+    if known and "X-End-User" in headers:
+        headers["X-End-User"] = "u1"
+    case.headers = headers
+
+
+def call(there: There, case: Case, who: str, known: int) -> int:
+    """Calls and checks, and takes back what it did; gives the status."""
+    cache.clear()
+    at_home(there, case, who, known)
+    with transaction.atomic():
+        answer = case.call()
+        transaction.set_rollback(True)
+    case.validate_response(answer, checks=CHECKS)
+    return answer.status_code
+
+
+@pytest.mark.parametrize("who", EXAMPLES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_whatever_is_sent_is_answered_as_described(there: There, name: str, who: str) -> None:
+    statuses: set[int] = set()
+
+    def hold(mode: GenerationMode) -> None:
+        @seed(SEED)
+        @bounds(max_examples=EXAMPLES[who], deadline=None, database=None, phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(case=OPERATIONS[name].as_strategy(generation_mode=mode), known=st.integers(0, 3))
+        def holds(case: Case, known: int) -> None:
+            statuses.add(call(there, case, who, known))
+
+        holds()
+
+    hold(GenerationMode.POSITIVE)
+    if OPERATIONS[name].body or any(True for _ in OPERATIONS[name].iter_parameters()):
+        hold(GenerationMode.NEGATIVE)
+    if who == "nobody" and OPERATIONS[name].definition.raw["security"]:
+        assert min(statuses) >= 400
+    if who == ("an end user" if name in OF_PERSONS else "a key") and name not in OF_MEMBERS:
+        assert min(statuses) < 400, "no case came through"
