@@ -414,6 +414,9 @@ class Stream:
         return piece
 
     def _receive(self, piece: bytes) -> int:
+        if not self._head.is_complete:  # bytes after a 101, which nobody asked for
+            self._failure = Unreachable("The provider's answer is no HTTP answer to the request.")
+            return 0  # anything but the piece's length ends the transfer
         if self._waiting >= MOST_BUFFERED:
             self._holds_receiving = True
             return int(pycurl.WRITEFUNC_PAUSE)

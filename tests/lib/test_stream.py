@@ -413,3 +413,31 @@ def test_a_reader_who_stalls_is_cut_off_by_the_kernel() -> None:
 )
 def test_the_target_of_a_url(url: str, target: str) -> None:
     assert stream._target(url) == target
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", id="101"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", id="only 100"),
+        pytest.param(b"", id="no head"),
+        pytest.param(b"HTTP/1.1 099 Odd\r\nContent-Length: 5\r\n\r\n", id="099"),
+    ],
+)
+def test_bytes_that_are_no_answer_end_the_stream_and_turn_no_wheels(head: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with connection:
+                connection.recv(65536)
+                connection.sendall(head + b"bytes of no answer")
+                time.sleep(0.3)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        spent = time.thread_time()
+        with pytest.raises(Unreachable):
+            open_stream(StreamOutgoing("GET", f"http://127.0.0.1:{server.getsockname()[1]}/", idle=2.0))
+        assert time.thread_time() - spent < 0.5
+        thread.join(5)
