@@ -131,7 +131,8 @@ def refusal(toolkit: Toolkit, outcome: Outcome, advice: str = "") -> errors.Prov
 def decode(answer: http.Answer) -> tuple[Any, bytes | None]:
     """The body as the caller gets it: JSON as it is (and its own bytes), text as text, anything else as base64.
 
-    A body that only claims to be JSON, or is nested beyond measure, is text.
+    A body that only claims to be JSON is text. So is the decoded form, but not the bytes, of one that is nested beyond measure
+    or has a number that Python's do not hold.
     """
     if not answer.body:
         return None, None
@@ -140,7 +141,7 @@ def decode(answer: http.Answer) -> tuple[Any, bytes | None]:
         try:
             data = json.loads(answer.body, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):
-            return answer.text, None
+            return answer.text, _raw(answer) if _is_json(answer.body) else None
         return (answer.text if is_deeper_than(data, MAX_DEPTH) else data), _raw(answer)
     if kind.startswith(TEXT_TYPES) or kind.endswith("+xml") or not kind:
         return answer.text, None
@@ -151,6 +152,15 @@ def decode(answer: http.Answer) -> tuple[Any, bytes | None]:
         "base64": base64.b64encode(answer.body).decode(),
     }
     return binary, None
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether this is JSON (RFC 8259), however long its numbers are."""
+    try:
+        json.loads(body, parse_constant=_refuse_constant, parse_float=str, parse_int=str)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> Any:
@@ -165,8 +175,11 @@ def _finite(text: str) -> float:
 
 
 def _raw(answer: http.Answer) -> bytes | None:
-    """The bytes themselves where they can stand inside our own JSON: UTF-8 without a byte order mark."""
-    if answer.body[:3] == b"\xef\xbb\xbf":
+    """The bytes themselves where they can stand inside our own JSON: UTF-8 without a byte order mark.
+
+    UTF-16 and UTF-32 have zero bytes, which JSON's own characters never are.
+    """
+    if answer.body[:3] == b"\xef\xbb\xbf" or b"\x00" in answer.body:
         return None
     try:
         answer.body.decode("utf-8")

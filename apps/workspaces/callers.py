@@ -19,6 +19,7 @@ from .services import clean_user_id
 
 # What deletes is a scope of its own, which keys have with the one they need for the rest; a developer has neither.
 IMPLIED = {"admin": frozenset({"delete"}), "connect": frozenset({"disconnect"})}
+UNREADABLE = "Is empty or not ASCII: write an id with other characters as UTF-8''J%C3%BCrgen (RFC 8187)."
 ALL = frozenset({*SCOPES, "delete", "disconnect"})
 ROLE_SCOPES = {
     Role.OWNER: ALL,
@@ -79,13 +80,18 @@ class Caller:
                 f"This key may not use the toolkit {toolkit}.", remediation="Use a key that names this toolkit."
             )
 
-    def for_user(self, named: object = None, header: str = "") -> str | None:
-        """The end user that the call is for: bound to the caller, else the header or the body. None: nobody."""
+    def for_user(self, named: object = None, header: str | None = None) -> str | None:
+        """The end user that the call is for: bound to the caller, else the body or the header. None: nobody.
+
+        Raises `InvalidInput`, also for an empty header: a person whom we cannot read is not nobody.
+        """
         if self.user_id is not None:
             return self.user_id
+        if header == "":
+            raise errors.InvalidInput({"X-End-User": [UNREADABLE]})
         if named is not None:
             return clean_user_id(named)
-        return clean_user_id(header, "X-End-User") if header else None
+        return clean_user_id(header, "X-End-User") if header is not None else None
 
 
 def credentials_of(request: HttpRequest) -> tuple[str, str]:

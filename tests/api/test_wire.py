@@ -247,3 +247,32 @@ def test_nothing_went_wrong_on_our_side(wired: Product) -> None:
     """Last: all of the above left no trace of an unforeseen error."""
     assert "Traceback" not in wired.log, wired.log[-3000:]
     assert Path(wired.home).exists()
+
+
+# -- headers ---------------------------------------------------------------------------------------------------------
+UNREADABLE = {"X-End-User": "Jürgen", "Idempotency-Key": "schlüssel", "X-Connection-Id": "ca_ü"}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+def test_a_header_that_the_server_cannot_read_is_refused_and_not_passed_over(
+    wired: Product, name: str, charset: str
+) -> None:
+    """Else the shared account would be used, or the call made twice."""
+    given = {name: UNREADABLE[name].encode(charset)}
+    if name == "X-Connection-Id":
+        answer = wired.call("GET", "integrations/proxy/lab/echo", headers=given)
+    else:
+        answer = wired.call("POST", "integrations/connect", headers=given, json={"toolkit": "lab", "userId": "u1"})
+    assert (answer.status_code, list(answer.json()["error"]["details"])) == (400, [name])
+
+
+def test_a_user_whose_id_is_not_ascii_is_named_by_a_header(wired: Product) -> None:
+    given = {"X-End-User": "UTF-8''J%C3%BCrgen"}
+    connection_id = wired.call("POST", "integrations/connect", headers=given, json={"toolkit": "lab"}).json()[
+        "connectionRequestId"
+    ]
+    state = wired.call("GET", f"integrations/connections/{connection_id}").json()
+    assert state["app_user_id"] == "Jürgen"
+    broken = wired.call("POST", "integrations/connect", headers={"X-End-User": "UTF-8''%FF"}, json={"toolkit": "lab"})
+    assert (broken.status_code, list(broken.json()["error"]["details"])) == (400, ["X-End-User"])

@@ -125,7 +125,7 @@ def test_a_header_with_control_characters_is_not_sent(up: Upstream, value: str) 
         "", "/echo", "echo", "ftp://127.0.0.1/", "file:///etc/passwd", "gopher://127.0.0.1/", "http://", "http:///x", "http://[",
         "http://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://127.0.0.1:0/", "http://user:pw@127.0.0.1/",
         "http://user@127.0.0.1/", "http://127.0.0.1\\@a.example/", "http://127.0.0.1/a b", "http://127.0.0.1/\r\nX: 1",
-        "http://127.0.0.1/\x00", "http://\ud800/",
+        "http://127.0.0.1/\x00", "http://\ud800/", "http://127.0.0.%31/", "http://[fe80::1%25eth0]/",
     ],
 )  # fmt: skip
 def test_what_is_no_plain_url_is_refused(url: str) -> None:
@@ -223,6 +223,8 @@ def test_what_just_fits_is_taken(up: Upstream) -> None:
         ("POST", 303, "/echo", False),
         ("POST", 307, "/echo", True),
         ("POST", 308, "http://localhost:{port}/echo", False),
+        ("POST", 303, "app://done", False),
+        ("POST", 307, "http://user:word@localhost:{port}/echo", False),
         ("GET", 300, "/echo", False),
     ],
 )
@@ -270,6 +272,22 @@ def test_a_location_with_blanks_and_umlauts_is_followed() -> None:
         assert send(Outgoing("GET", f"http://127.0.0.1:{server.getsockname()[1]}/")).status == 200
         thread.join(5)
     assert asked == [b"/", b"/a%20b/%C3%BC?q=1"]
+
+
+def test_an_answer_that_is_not_http_is_no_fault_of_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"220 mail.example ready\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(Unreachable) as caught:
+            send(Outgoing("POST", f"http://127.0.0.1:{server.getsockname()[1]}/", body=b"x"))
+        thread.join(5)
+    assert not isinstance(caught.value, AddressRefused)  # after which the same Idempotency-Key would send once more
 
 
 @pytest.mark.parametrize(

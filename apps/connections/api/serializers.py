@@ -186,7 +186,7 @@ def checked_body(
         user_id = caller.for_user(named, named_by_header(request))
     except InvalidInput as error:
         faults |= error.details
-    if user_id is None and "userId" not in faults:
+    if user_id is None and not {"userId", "X-End-User"} & faults.keys():
         faults["userId"] = ["This field is required with a key that is not bound to a user."]
     if faults:
         raise InvalidInput(faults)

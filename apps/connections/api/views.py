@@ -12,7 +12,7 @@ from apps.lib import errors
 from apps.lib.api import json_answer, no_content, offset_page, page
 from apps.lib.errors import InvalidInput
 from apps.toolkits.registry import catalog
-from apps.workspaces.api.base import ProjectView, named_by_header
+from apps.workspaces.api.base import ProjectView
 from apps.workspaces.idempotency import idempotent
 from apps.workspaces.models import EndUser
 
@@ -124,7 +124,7 @@ class ConnectionsView(ProjectView):
     def get(self, request: Any, app_id: str) -> HttpResponse:
         rows = visible(self).select_related("end_user")
         user_id, toolkit = request.GET.get("userId"), request.GET.get("toolkit")
-        user_id = user_id or named_by_header(request)
+        user_id = user_id or self.user_id()
         if user_id and self.caller.user_id is None:
             rows = rows.filter(end_user__external_id=user_id)
         if toolkit:

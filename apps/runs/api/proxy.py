@@ -75,10 +75,11 @@ def _forward(request: HttpRequest, caller: Caller, toolkit: str, body: Upload | 
 
 
 def _for_whom(request: HttpRequest, caller: Caller) -> tuple[str | None, str | None]:
-    connection_id = request.META.get("HTTP_X_CONNECTION_ID", "")
-    if "\x00" in connection_id or len(connection_id) > 255:
+    connection_id = request.META.get("HTTP_X_CONNECTION_ID")
+    # Empty: granian hands that over for one that is not ASCII.
+    if connection_id is not None and ("\x00" in connection_id or not 1 <= len(connection_id) <= 255):
         raise InvalidInput({"X-Connection-Id": ["Is no id of a connection."]})
-    return caller.for_user(None, named_by_header(request)), connection_id or None
+    return caller.for_user(None, named_by_header(request)), connection_id
 
 
 def upload_of(request: HttpRequest) -> Upload | None:

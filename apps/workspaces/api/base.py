@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from django.http import HttpRequest
 
@@ -12,14 +13,31 @@ from apps.workspaces.callers import Caller, identify, identify_by_credential
 from apps.workspaces.models import Project
 from apps.workspaces.signals import key_used
 
+EXTENDED = "utf-8''"  # RFC 8187 section 3.2
 
-def named_by_header(request: Any) -> str:
-    """X-End-User as it was sent: WSGI hands headers over as Latin-1, user ids are UTF-8 (PEP 3333)."""
-    text = str(request.META.get("HTTP_X_END_USER", ""))
+
+def named_by_header(request: Any) -> str | None:
+    """X-End-User; None where none was sent, an empty text where it cannot be read.
+
+    WSGI hands headers over as Latin-1, user ids are UTF-8 (PEP 3333). granian hands over an empty text in place of what is not
+    ASCII: such an id is written as RFC 8187 has it, ``UTF-8''J%C3%BCrgen``.
+    """
+    text = request.META.get("HTTP_X_END_USER")
+    if text is None:
+        return None
+    if text[: len(EXTENDED)].lower() == EXTENDED:
+        return _unescaped(text[len(EXTENDED) :])
     try:
-        return text.encode("latin-1").decode("utf-8")
+        return str(text.encode("latin-1").decode("utf-8"))
     except UnicodeError:
-        return text
+        return str(text)
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return ""
 
 
 class ProjectView(ApiView):
