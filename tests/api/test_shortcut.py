@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from apps.connections.models import Connection, Integration
 from apps.lib.envelopes import SHORTCUT
+from apps.lib.http import Answer
 from apps.runs import services
 from apps.runs.api.shortcut import _passed_on
 from apps.runs.models import Execution
@@ -79,6 +80,23 @@ def test_json_is_passed_on_byte_for_byte(shop: Shop, monkeypatch: pytest.MonkeyP
     raw = b'{ "n": 1.10000000000000000001,\n "big": 123456789012345678901234567890, "n": 2 }'
     monkeypatch.setattr(services, "_raw", lambda answer: raw)
     assert call(shop, "create_item", title="x").content == b'{"status":200,"data":' + raw + b"}"
+
+
+@pytest.mark.parametrize(
+    ("body", "passed"),
+    [
+        (b'{"n": 1E400}', b'{"n": 1E400}'),
+        (b'{"n": ' + b"9" * 5000 + b"}", b'{"n": ' + b"9" * 5000 + b"}"),
+        ('{"n": 1}'.encode("utf-16-le"), b'{"n": 1}'),
+        ('{"n": 1}'.encode("utf-32-be"), b'{"n": 1}'),
+        (b'{"n": NaN}', b'"{\\"n\\": NaN}"'),
+    ],
+    ids=["infinite", "5000 digits", "utf-16", "utf-32", "nan"],
+)
+def test_what_is_passed_on_is_always_json(body: bytes, passed: bytes) -> None:
+    data, raw = services.decode(Answer(200, [("Content-Type", "application/json")], body, ""))
+    answer = _passed_on(Outcome(200, data, raw, [], "LAB_X"))
+    assert answer.content == b'{"status":200,"data":' + passed + b"}"
 
 
 @pytest.mark.parametrize(
@@ -334,6 +352,17 @@ def test_a_body_that_is_too_large(shop: Shop) -> None:
 @pytest.mark.parametrize("path", ["/v1/skills/a/b/c", "/v1/connect/a/b", "/v1/skills/", "/api-keys/a/b", "/v1/x/y\x00"])
 def test_an_unknown_path_is_told_in_this_envelope(shop: Shop, path: str) -> None:
     refused(personal(shop).get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("slug", ["no_such_integration", "GitHub", "größe", "app_abc"])
+def test_what_cannot_be_a_slug_is_an_unknown_integration(shop: Shop, slug: str) -> None:
+    refused(personal(shop).post(f"/v1/{slug}/create_item", {"params": {}}), 404, "not_found")
+    refused(Api(shop.cast.project, "jf_sk_nothing").post(f"/v1/{slug}/create_item", {}), 401, "unauthorized")
+
+
+def test_a_projects_unknown_path_is_told_in_the_projects_envelope(shop: Shop) -> None:
+    answer = personal(shop).post(f"/v1/{shop.cast.project.pk}/nothing", {})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "RESOURCE_NOT_FOUND")
 
 
 @pytest.mark.parametrize("path", ["/v1/skills", "/v1/connect", "/api-keys", "/v1/lab/create_item", "/v1/lab/download"])

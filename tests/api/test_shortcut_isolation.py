@@ -51,6 +51,7 @@ def marked(shop: Shop) -> Shop:
 def paths(shop: Shop) -> list[str]:
     blanks = {
         "<toolkit:integration>": "lab",
+        "<str:integration>": "lab",
         "<str:endpoint>": "create_item",
         "<str:connection_id>": shop.connection.pk,
         "<str:key_id>": ApiKey.objects.get(name=MARK).pk,

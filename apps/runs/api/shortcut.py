@@ -15,6 +15,7 @@ from apps.connections.models import Connection, ConnectSession
 from apps.lib import errors
 from apps.lib.api import json_answer
 from apps.lib.errors import InvalidInput
+from apps.toolkits.spec import RESERVED_SLUGS
 from apps.workspaces.api.base import ShortcutView
 from apps.workspaces.idempotency import answered_by_provider, idempotent
 
@@ -112,6 +113,19 @@ def download(request: HttpRequest, integration: str) -> HttpResponseBase:
     if request.method == "POST":
         return _execute(request, integration=integration, endpoint="download")
     return _download(request, integration=integration)
+
+
+def unknown(request: HttpRequest, integration: str, endpoint: str) -> HttpResponseBase:
+    """A call of what cannot be a toolkit's slug is told so as any other unknown toolkit; no path but a call's is meant.
+
+    Raises `NotFound`.
+    """
+    if request.method != "POST" or integration.startswith("proj_") or integration in RESERVED_SLUGS:
+        raise errors.NotFound("There is no such path.")
+    return _execute(request, integration=integration, endpoint=endpoint)
+
+
+unknown.view_class = EndpointView  # type: ignore[attr-defined] # who walks the URL map finds its method there
 
 
 @schema.connect
