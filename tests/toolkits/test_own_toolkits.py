@@ -15,6 +15,7 @@ from apps.connections.models import Integration
 from apps.toolkits import registry
 from apps.toolkits.models import OwnToolkit
 from apps.toolkits.registry import catalog
+from apps.toolkits.spec import Toolkit
 from apps.workspaces.models import AuditEvent, Project
 from tests.api.shop import fails
 from tests.cast import Cast
@@ -193,7 +194,7 @@ def test_a_pattern_that_cannot_be_used_is_a_fault_of_the_description(cast: Cast,
 
 
 def test_a_project_cannot_have_the_same_thing_checked_a_billion_times(cast: Cast) -> None:
-    chain = {f"d{at}": {"allOf": [{"$ref": f"#/properties/d{at + 1}"}] * 2} for at in range(30)}
+    chain: dict[str, Any] = {f"d{at}": {"allOf": [{"$ref": f"#/properties/d{at + 1}"}] * 2} for at in range(30)}
     document = warehouse()
     document["tools"][0]["parameters"] = {
         name: {"in": "query", **schema} for name, schema in {**chain, "d30": {"type": "string"}}.items()
@@ -229,7 +230,7 @@ def test_of_many_threads_one_reads_a_projects_toolkits(cast: Cast, monkeypatch: 
     def parse(data: Any) -> Any:
         read.append(data)
         time.sleep(0.2)
-        return registry.Toolkit.model_validate(data), []
+        return Toolkit.model_validate(data), []
 
     monkeypatch.setattr(registry, "parse", parse)
     catalog()
