@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 import pytest
@@ -13,7 +14,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.validation import validate_schema
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from apps.lib import openapi
 from apps.toolkits.api.schema import DOCUMENT
@@ -422,26 +423,44 @@ def test_the_description_is_public_json(client: Client) -> None:
 
 
 @pytest.mark.browser
-def test_a_route_is_tried_on_the_page_under_the_strict_policy(product: Product, chromium: Browser) -> None:
-    context = chromium.new_context()
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_routes_of_every_surface_are_tried_on_the_page_under_the_strict_policy(
+    product: Product, chromium: Browser, scheme: Any
+) -> None:
+    context = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
     try:
         page = context.new_page()
         complaints: list[str] = []
+        hosts: set[str] = set()
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
         page.goto(f"{product.url}/docs")
         page.locator("button.authorize").first.click()
         page.locator(".auth-container input").first.fill(product.facts["api_key"])
         page.locator(".auth-btn-wrapper button.authorize").first.click()
         page.locator(".btn-done").first.click()
-        settings = page.locator("#operations-Project-getSettings")
-        settings.locator(".opblock-summary-control").click()
-        settings.locator('tr[data-param-name="appId"] input').fill(product.facts["project_id"])
-        settings.locator("button.execute").click()
-        answer = settings.locator(".live-responses-table tr.response")
-        answer.wait_for()
-        assert answer.locator(".response-col_status").inner_text().startswith("200")
-        assert product.facts["project_id"] in answer.inner_text()
+        assert page.locator(".opblock-tag").all_inner_texts()
+        project = product.facts["project_id"]
+        assert project in tried(page, "Project-getSettings", appId=project)
+        assert '"name": "create_note"' in tried(
+            page, "Shortcut_API-getSkillEndpoint", integration="sandbox", endpoint="create_note"
+        )
+        assert '"provider": "sandbox"' in tried(page, "Raw_execute-rawIntegrations", projectId=project)
+        assert hosts - {""} == {urlsplit(product.url).netloc}
         assert complaints == []
     finally:
         context.close()
+
+
+def tried(page: Page, operation: str, **parameters: str) -> str:
+    """The answer, a success, of an operation that is carried out on the page."""
+    block = page.locator(f"#operations-{operation}")
+    block.locator(".opblock-summary-control").click()
+    for name, value in parameters.items():
+        block.locator(f'tr[data-param-name="{name}"] input').fill(value)
+    block.locator("button.execute").click()
+    answer = block.locator(".live-responses-table tr.response")
+    answer.wait_for()
+    assert answer.locator(".response-col_status").inner_text().startswith("200")
+    return answer.inner_text()
