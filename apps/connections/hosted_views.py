@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_safe
 
 from apps.lib import errors
 from apps.lib.api import client_ip
@@ -85,7 +85,7 @@ def outcome(request: HttpRequest, secret: str) -> HttpResponse:
 @never_cache
 @localized
 @in_popup
-@require_GET
+@require_safe
 def page(request: HttpRequest, page_id: str) -> HttpResponse:
     """The person's accounts, and what else can be connected."""
     found = hosted.find_opened(page_id, request.COOKIES.get(COOKIE, ""))
@@ -165,7 +165,7 @@ def _opened(request: HttpRequest, page_id: str) -> ConnectPage | None:
 @never_cache
 @localized
 @in_popup
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def connect(request: HttpRequest, page_id: str, slug: str) -> HttpResponse:
     """Begins with a toolkit: POST goes to the provider, GET shows the form or the ways there are."""
     page = _opened(request, page_id)
@@ -179,7 +179,7 @@ def connect(request: HttpRequest, page_id: str, slug: str) -> HttpResponse:
 @never_cache
 @localized
 @in_popup
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def reconnect(request: HttpRequest, page_id: str, connection_id: str) -> HttpResponse:
     """Connects an account again, which keeps its id and settings; also to allow more than was allowed."""
     page = _opened(request, page_id)
@@ -221,7 +221,7 @@ def _attempt(
 @never_cache
 @localized
 @in_popup
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def disconnect(request: HttpRequest, page_id: str, connection_id: str) -> HttpResponse:
     """Asks, then disconnects."""
     page = _opened(request, page_id)
@@ -231,7 +231,7 @@ def disconnect(request: HttpRequest, page_id: str, connection_id: str) -> HttpRe
     if connection is None:  # a second click
         return redirect(f"/connect/page/{page.pk}")
     toolkit = catalog(page.project).get(connection.toolkit)
-    if request.method == "GET":
+    if request.method != "POST":
         context = _common(request, page) | {"connection": connection, "toolkit": toolkit}
         return render(request, "connect/disconnect.html", context)
     actor = Actor(f"end-user:{page.end_user.external_id}", client_ip(request))

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_safe
 
 from apps.lib import errors
 from apps.lib.api import client_ip
@@ -119,7 +119,7 @@ def redirect(url: str) -> HttpResponse:
 @never_cache
 @localized
 @in_popup
-@require_GET
+@require_safe
 def result(request: HttpRequest) -> HttpResponse:
     """How it ended, for flows without a page of the integrator to return to. Says only what the URL's known words say."""
     project = Project.objects.filter(pk=request.GET.get("project", "")[:40].replace("\x00", "")).first()
@@ -134,7 +134,7 @@ def result(request: HttpRequest) -> HttpResponse:
 @never_cache
 @localized
 @in_popup
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])  # checkers of links ask by HEAD
 def start(request: HttpRequest, token: str) -> HttpResponse:
     """The page of a connect link. Looking at it changes nothing; its button begins."""
     response = _page_of_link(request, token)
@@ -174,6 +174,8 @@ def fault_of(error: errors.Failure, project: Project, toolkit: Toolkit) -> str:
         return _("%(toolkit)s accounts cannot be connected here at the moment. Please tell %(project)s.") % names
     if isinstance(error, errors.QuotaExceeded):
         return _("%(project)s cannot take any further accounts at the moment. Please tell %(project)s.") % names
+    if isinstance(error, errors.InvalidInput):  # of an address that somebody changed by hand
+        return _("This does not look right.")
     if isinstance(error, errors.Unreachable):
         return _("%(toolkit)s cannot be reached at the moment. Please try again later.") % names
     return error.text
@@ -212,7 +214,7 @@ def attempt(
     if scheme.type in FORM_SCHEMES:
         form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
     context |= {"scheme": scheme, "form": form, "choices": _other_ways(toolkit, integration, scheme)}
-    if request.method == "GET":
+    if request.method != "POST":
         return render(request, "connect/start.html", context)
     if form is not None and not form.is_valid():
         return render(request, "connect/start.html", context, status=400)
@@ -263,7 +265,7 @@ def _form_of_session(request: HttpRequest, link: Link, context: dict[str, Any]) 
     scheme = flows.choose_scheme(toolkit, session.integration, session.auth_type)
     form = forms.CredentialsForm(toolkit, scheme, request.POST if request.method == "POST" else None)
     context |= {"scheme": scheme, "form": form}
-    if request.method == "GET":
+    if request.method != "POST":
         return render(request, "connect/start.html", context)
     if not form.is_valid():
         return render(request, "connect/start.html", context, status=400)

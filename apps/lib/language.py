@@ -13,12 +13,18 @@ from django.utils.translation.trans_real import parse_accept_lang_header
 from django.views import csrf
 
 LANGUAGES = ("en", "de", "fr", "es", "pt", "ja")
+MOST = 1000  # characters of a header that are read
 PAGES = ("/connect/", "/me/")  # where end users are
 
 
 def preferred(header: str) -> str:
-    """The best of our languages for an Accept-Language header (RFC 9110, 12.5.4); English where none fits."""
-    for code, weight in parse_accept_lang_header(header):
+    """The best of our languages for an Accept-Language header (RFC 9110, 12.5.4); English where none fits.
+
+    What is malformed is passed over: it must not spoil the rest, as it would in Django's reading of the whole.
+    """
+    parts = header[:MOST].split(",")
+    found = [pair for part in parts for pair in parse_accept_lang_header(part.strip())]
+    for code, weight in sorted(found, key=lambda pair: -pair[1]):
         language = code.partition("-")[0]
         if weight > 0 and language in LANGUAGES:
             return language

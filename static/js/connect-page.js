@@ -74,11 +74,21 @@ function offerDone() {
   });
 }
 
+function mendPictures() {
+  // A picture that cannot be had leaves the letter of its service, or nothing; never the browser's torn page.
+  for (const picture of document.images) {
+    const mend = () => picture.replaceWith(picture.parentElement.dataset.initial ?? "");
+    if (picture.complete) picture.decode().catch(mend);
+    else picture.addEventListener("error", mend);
+  }
+}
+
 const first = document.querySelector("[data-first]");
 if (first) first.focus(); // said once more to those who cannot see it
 openOnce();
 searchLive();
 offerDone();
+mendPictures();
 if (told && told.dataset.id) {
   tellResult();
   if ("only" in told.dataset && told.dataset.status === "connected") leave();

@@ -92,6 +92,11 @@ ROWS: list[tuple[Any, ...]] = [
 ]
 
 
+PICTURES = """
+Connection.objects.filter(end_user=user).update(account_picture="https://pictures.invalid/annb.png")
+"""
+
+
 @pytest.fixture(scope="module")
 def full(product: Product) -> str:
     """A user with an account in every state."""
@@ -222,6 +227,27 @@ def test_the_pages_are_for_everybody(product: Product, person: Page, axe: Axe, f
     check(axe, person)
     person.goto("/connect/open/none")
     check(axe, person)
+
+
+def test_on_a_phone_nothing_lies_over_a_button_and_done_is_seen_at_once(
+    product: Product, site: str, person: Page, axe: Axe, full: str
+) -> None:
+    person.set_viewport_size({"width": 390, "height": 844})
+    visit(person, session_url(product, full, redirectUrl=site))
+    expect(person.get_by_role("link", name="Done")).to_be_in_viewport()
+    for down in range(0, 1600, 200):
+        person.evaluate("down => scrollTo(0, down)", down)
+        assert axe.faults(person) == []
+
+
+def test_a_picture_that_cannot_be_had_leaves_no_torn_page(product: Product, person: Page) -> None:
+    user = new_user()
+    rows = [("github", "annb", "active", [], True)]
+    product.run(ACCOUNTS.format(project=product.facts["project_id"], user=user, rows=rows) + PICTURES)
+    visit(person, session_url(product, user))
+    person.get_by_text("annb").scroll_into_view_if_needed()
+    expect(person.locator(".account img")).to_have_count(0)
+    expect(person.get_by_text("annb")).to_be_visible()
 
 
 @pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])

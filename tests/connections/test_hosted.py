@@ -16,6 +16,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from apps.connections import flows, hosted
 from apps.connections.integrations import configure
+from apps.connections.links import Link, make_link
 from apps.connections.models import Connection, ConnectPage, ConnectSession, Integration
 from apps.toolkits.registry import catalog, parse
 from apps.toolkits.spec import Toolkit
@@ -287,6 +288,24 @@ def test_the_page_shows_the_toolkits_that_were_chosen(shop: Shop) -> None:
     assert chosen.post(f"{page}/connect/lab").status_code == 400
     assert chosen.post(f"{page}/disconnect/{shop.connection.pk}").status_code == 302
     assert Connection.objects.filter(pk=shop.connection.pk).exists()
+
+
+def test_asking_by_head_is_looking_and_begins_nothing(shop: Shop) -> None:
+    browser, page = opened(make(shop.api))
+    link = urlsplit(make_link(Link(shop.cast.project.pk, "u2", "lab"))).path
+    lost = f"{page}/reconnect/{shop.connection.pk}", f"{page}/disconnect/{shop.connection.pk}"
+    for path in (page, f"{page}/connect/lab", *lost, link):
+        answer = browser.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    assert browser.head("/connect/result?message=access_denied").status_code == 400
+    assert not ConnectSession.objects.exists()
+    assert Connection.objects.filter(pk=shop.connection.pk).exists()
+
+
+def test_a_way_that_does_not_exist_is_told_in_the_persons_language(shop: Shop) -> None:
+    browser, page = opened(make(shop.api))
+    answer = browser.get(f"{page}/connect/lab?scheme=nonsense", headers={"Accept-Language": "de"})
+    assert (answer.status_code, "Das sieht nicht richtig aus." in text(answer)) == (400, True)
 
 
 def test_the_search_works_without_a_script(shop: Shop) -> None:

@@ -33,8 +33,10 @@ TRANSLATED = [language for language in LANGUAGES if language != "en"]
         ("en;q=0.1,de;q=0.2", "de"),
         ("../../etc,\x00,de;q=abc", "en"),
         ("de" * 5000, "en"),
+        ("pt-BR,pt;q=.9", "pt"),
+        ("de_DE,,fr;q=2, ja ;q=0.4", "ja"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_the_browser_says_which_language_it_is(header: str, language: str) -> None:
     assert preferred(header) == language
