@@ -440,7 +440,10 @@ def test_routes_of_every_surface_are_tried_on_the_page_under_the_strict_policy(
         page.locator(".auth-container input").first.fill(product.facts["api_key"])
         page.locator(".auth-btn-wrapper button.authorize").first.click()
         page.locator(".btn-done").first.click()
-        assert page.locator(".opblock-tag").all_inner_texts()
+        background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert (background == "rgb(28, 32, 34)") == (scheme == "dark")
+        tags = [text.partition("\n")[0] for text in page.locator(".opblock-tag a").all_inner_texts()]
+        assert tags == list(openapi.TAGS)
         project = product.facts["project_id"]
         assert project in tried(page, "Project-getSettings", appId=project)
         assert '"name": "create_note"' in tried(

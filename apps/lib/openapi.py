@@ -35,8 +35,10 @@ Connect people's accounts at third-party services, and run those services' tools
 A project's routes begin with `/v1/{appId}`, where `appId` is the project's id (`proj_…`). They take an API key
 (`Authorization: Bearer jf_sk_…` or `X-API-Key: jf_sk_…`), an end user's JWT or a member's JWT (`Authorization: Bearer …`).
 
-Every error has one form, see the schema `Error`; each code is explained at [/docs/errors](/docs/errors).
+Every error has its surface's form: the schema `Error`; `ShortcutError` on the Shortcut API and of personal keys; `RawError` on
+the Raw execute API. Each code is explained at [/docs/errors](/docs/errors). 429 always carries `Retry-After`, in seconds.
 Lists are paged: `limit`, `cursor`, and `nextCursor` in the answer, null at the end.
+With an `Idempotency-Key`, where a route takes one, a repeated request gets the first answer.
 `X-Request-Id` is taken over where it is sent, else made, and stands on every answer.
 """
 TAGS = {
@@ -132,13 +134,15 @@ ERROR_SCHEMAS: dict[Envelope, type[serializers.Serializer[Any]]] = {
 def paged() -> list[OpenApiParameter]:
     return [
         query(
-            "limit", f"At most this many, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} unless the route says otherwise.", kind=int
+            "limit",
+            f"At most this many; {DEFAULT_LIMIT} unless the route says otherwise.",
+            kind={"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
         ),
         query("cursor", "The nextCursor of the page before."),
     ]
 
 
-def query(name: str, description: str, *, kind: type = str, choices: list[str] | None = None) -> OpenApiParameter:
+def query(name: str, description: str, *, kind: type | Row = str, choices: list[str] | None = None) -> OpenApiParameter:
     return OpenApiParameter(name, kind, OpenApiParameter.QUERY, description=description, enum=choices)
 
 

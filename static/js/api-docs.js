@@ -1,4 +1,9 @@
 // A file of its own: the page's policy permits no script inside of it.
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+
 SwaggerUIBundle({
   url: document.getElementById("api").dataset.description,
   domNode: document.getElementById("api"),
@@ -7,5 +12,7 @@ SwaggerUIBundle({
   deepLinking: true,
   tryItOutEnabled: true,
   displayRequestDuration: true,
+  filter: true,
+  defaultModelsExpandDepth: 0,
   persistAuthorization: false,
 });
