@@ -95,7 +95,8 @@ class Books:
                 return 400, {"error": "invalid_grant"}
             serial = self.serial[grant] = int(number) + 1
             self.tokens["granted"] += 1
-            self.issued.pop(f"at.{grant}.{max(1, serial - 4)}", None)
+            if serial > 4:  # the oldest goes; its number 0 stays known
+                self.issued.pop(f"at.{grant}.{serial - 4}", None)
             self.issued[f"at.{grant}.{serial}"] = time.monotonic()
         names = {"access_token": f"at.{grant}.{serial}", "refresh_token": f"rt.{grant}.{serial}"}
         return 200, names | {"token_type": "Bearer", "expires_in": self.lifetime}
