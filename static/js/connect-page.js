@@ -74,6 +74,18 @@ function offerDone() {
   });
 }
 
+function sendOnce() {
+  // A second click while a service is asked would connect an account twice.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post") return;
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "1";
+    window.setTimeout(() => { delete form.dataset.sent; }, 10000); // for who stopped the page, or came back to it
+  });
+  window.addEventListener("pageshow", () => document.querySelectorAll("[data-sent]").forEach((form) => { delete form.dataset.sent; }));
+}
+
 function mendPictures() {
   // A picture that cannot be had leaves the letter of its service, or nothing; never the browser's torn page.
   for (const picture of document.images) {
@@ -85,6 +97,7 @@ function mendPictures() {
 
 const first = document.querySelector("[data-first]");
 if (first) first.focus(); // said once more to those who cannot see it
+sendOnce();
 openOnce();
 searchLive();
 offerDone();

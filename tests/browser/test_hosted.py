@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from apps.lib.language import LANGUAGES
 from tests.browser.axe import Axe
@@ -238,6 +238,24 @@ def test_on_a_phone_nothing_lies_over_a_button_and_done_is_seen_at_once(
     for down in range(0, 1600, 200):
         person.evaluate("down => scrollTo(0, down)", down)
         assert axe.faults(person) == []
+
+
+def test_a_second_click_while_a_service_is_asked_sends_nothing(product: Product, person: Page) -> None:
+    user = new_user()
+    sent: list[Route] = []
+    visit(person, session_url(product, user))
+    person.goto(f"{person.url}/connect/guarded?another=1")
+    person.get_by_label("Secret key").fill("the-right-key")
+    person.route("**/connect/guarded*", lambda route: sent.append(route))  # held back
+    person.get_by_role("button", name="Connect").evaluate(
+        "button => { for (const time of [0, 300]) setTimeout(() => button.click(), time) }"
+    )
+    person.wait_for_timeout(900)
+    assert len(sent) == 1
+    sent[0].continue_()
+    expect(person.get_by_text("Your Guarded account is connected.")).to_be_focused()
+    rows = product.call("GET", f"integrations/connections?userId={user}").json()["connections"]
+    assert [row["toolkit_slug"] for row in rows] == ["guarded"]
 
 
 def test_a_picture_that_cannot_be_had_leaves_no_torn_page(product: Product, person: Page) -> None:
