@@ -105,9 +105,13 @@ every_surface = pytest.mark.parametrize("name", SURFACES)
 every_buffered_surface = pytest.mark.parametrize("name", [name for name in SURFACES if name != "proxy"])
 
 
-def call(shop: Shop, name: str, path: str = "echo/a", api: Api | None = None, **headers: str) -> Any:
+def call(shop: Shop, name: str, path: str = "echo/a", **headers: str) -> Any:
+    return call_as(shop.api, shop, name, path, **headers)
+
+
+def call_as(api: Api, shop: Shop, name: str, path: str = "echo/a", **headers: str) -> Any:
     url, body = SURFACES[name].asked(shop.cast.project.pk, shop.integration.pk, path)
-    return (api or shop.api).post(url, body, **(U1 | headers))
+    return api.post(url, body, **(U1 | headers))
 
 
 # -- X-Request-Id ----------------------------------------------------------------------------------------------------
@@ -453,7 +457,7 @@ def test_what_is_no_cursor_is_400(shop: Shop, path: str) -> None:
 # -- Credentials -----------------------------------------------------------------------------------------------------
 def with_headers(shop: Shop, name: str, **headers: str) -> Any:
     """The call with these credentials and no others."""
-    return call(shop, name, api=Api(shop.cast.project, ""), **headers)
+    return call_as(Api(shop.cast.project, ""), shop, name, **headers)
 
 
 @every_surface
