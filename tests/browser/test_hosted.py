@@ -260,7 +260,7 @@ def test_a_second_click_while_a_service_is_asked_sends_nothing(product: Product,
 
 def test_a_picture_that_cannot_be_had_leaves_no_torn_page(product: Product, person: Page) -> None:
     user = new_user()
-    rows = [("github", "annb", "active", [], True)]
+    rows: list[tuple[Any, ...]] = [("github", "annb", "active", [], True)]
     product.run(ACCOUNTS.format(project=product.facts["project_id"], user=user, rows=rows) + PICTURES)
     visit(person, session_url(product, user))
     person.get_by_text("annb").scroll_into_view_if_needed()
