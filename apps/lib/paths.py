@@ -20,6 +20,13 @@ class ToolSlug(StringConverter):
     regex = "[a-z][a-z0-9_]*"
 
 
+class Rest(StringConverter):
+    """All that follows, or nothing."""
+
+    regex = ".*"
+
+
 register_converter(ProjectId, "project")
 register_converter(Slug, "toolkit")
 register_converter(ToolSlug, "tool")
+register_converter(Rest, "rest")

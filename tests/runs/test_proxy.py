@@ -83,6 +83,13 @@ def test_each_method_is_sent_on_with_the_users_credentials(shop: Shop, method: s
     assert seen["headers"]["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_without_a_path_the_base_url_itself_is_asked(shop: Shop) -> None:
+    integration = shop.cast.project.integrations.get(toolkit="lab")
+    integration.settings = {"base_url": f"{integration.settings['base_url']}/hash"}
+    integration.save()
+    assert shop.seen("?q=1", "GET")["path"] in {"/hash/", "/hash"}
+
+
 def test_a_head_has_its_headers_and_no_body(shop: Shop) -> None:
     answer = shop.call("bytes?n=12345", "HEAD")
     assert (answer.status_code, answer["Content-Length"], answer.getvalue()) == (200, "12345", b"")
