@@ -17,8 +17,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -156,6 +158,16 @@ class Handler(BaseHTTPRequestHandler):
     def on_early(self) -> None:
         self.close_connection = True
         self.answer(int(self.number("status", 413)), {"error": "too large"}, ("Connection", "close"))
+        self.linger()
+
+    def linger(self) -> None:
+        """Closes as servers do that want their answer read: a reset for bytes unread would overtake it."""
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(1)
+        with contextlib.suppress(OSError):
+            while self.connection.recv(1 << 20):
+                pass
 
     def on_swallow(self) -> None:
         time.sleep(self.number("seconds", 600))
