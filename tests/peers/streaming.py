@@ -236,8 +236,9 @@ class Handler(BaseHTTPRequestHandler):
         if "late" in self.query:
             for _ in self.body():
                 pass
+        self.answer(401, {"error": "invalid_token"}, ("WWW-Authenticate", "Bearer"), ("Connection", "close"))
         self.close_connection = True
-        return self.answer(401, {"error": "invalid_token"}, ("WWW-Authenticate", "Bearer"), ("Connection", "close"))
+        return self.linger()
 
 
 class Server(ThreadingHTTPServer):
