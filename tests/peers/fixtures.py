@@ -4,12 +4,16 @@ Use by `pytest_plugins = ["tests.peers.fixtures"]` in the root conftest. A peer 
 by name; where the environment says CI, it fails them.
 """
 
+import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Error, sync_playwright
 
 from tests.peers.chromium import FLAGS, find_chromium
 from tests.peers.emulate import Emulate
@@ -21,6 +25,15 @@ from tests.peers.upstream import Upstream
 from tests.peers.valkey import Valkey
 
 P = TypeVar("P", bound=Peer)
+
+
+def end_drivers() -> None:
+    """Ends the playwright drivers that this process started."""
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"playwright/driver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 def cannot_have(what: str, why: str) -> NoReturn:
@@ -89,9 +102,14 @@ def chromium() -> Iterator[Browser]:
         cannot_have("Chromium", "not on the PATH, and JACKFIELD_CHROMIUM names none")
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
+    with contextlib.suppress(Error), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
         yield browser
+        # Once its browser has ended, the driver has been seen to wait for ever: the tests are over by then.
+        guard = threading.Timer(20, end_drivers)
+        guard.daemon = True
+        guard.start()
         browser.close()
+        guard.cancel()
     if before is None:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
