@@ -27,13 +27,16 @@ from tests.peers.valkey import Valkey
 P = TypeVar("P", bound=Peer)
 
 
-def end_drivers() -> None:
-    """Ends the playwright drivers that this process started."""
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"playwright/driver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(int(pid), signal.SIGKILL)
+def drivers() -> list[int]:
+    """The playwright drivers that this process started and that still run."""
+    found = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    return [int(pid) for pid in found if b"playwright/driver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def end(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def cannot_have(what: str, why: str) -> NoReturn:
@@ -106,10 +109,9 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
         yield browser
         # Once its browser has ended, the driver has been seen to wait for ever: the tests are over by then.
-        guard = threading.Timer(20, end_drivers)
+        guard = threading.Timer(20, end, [drivers()])
         guard.daemon = True
         guard.start()
         browser.close()
-        guard.cancel()
     if before is None:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
