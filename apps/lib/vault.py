@@ -50,7 +50,9 @@ def parse_keys(text: str) -> dict[str, bytes]:
         except (binascii.Error, ValueError):
             key = b""
         if not separator or not key_id.isidentifier() or len(key) != KEY_BYTES:
-            raise BadKeys(f"{key_id[:20] or 'a key'}: must be an identifier, a colon and the base64 of 32 bytes")
+            # What has no id in front may be the key itself: it is not repeated.
+            named = key_id[:20] if separator and key_id.isidentifier() else "a key"
+            raise BadKeys(f"{named}: must be an identifier, a colon and the base64 of 32 bytes")
         if key_id in keys:
             raise BadKeys(f"{key_id}: stands there twice")
         keys[key_id] = key
