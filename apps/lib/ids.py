@@ -37,3 +37,21 @@ def integration_id() -> str:
 
 def row_id() -> str:
     return random_id(22)
+
+
+URL_SAFE = string.ascii_letters + string.digits + "_-"
+
+
+def run_id() -> str:
+    """A nanoid of 21 characters: 126 random bits."""
+    return "".join(secrets.choice(URL_SAFE) for _ in range(21))
+
+
+def token_22() -> str:
+    """22 characters of base64url: 128 random bits."""
+    return secrets.token_urlsafe(16)
+
+
+def token_43() -> str:
+    """43 characters of base64url: 256 random bits."""
+    return secrets.token_urlsafe(32)

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.workspaces.models import Project
 
+from . import carrier, human
 from .models import Execution
 
 BATCH = 5000
@@ -32,3 +33,16 @@ def _delete(rows: QuerySet[Execution], days: int) -> int:
     while old := list(rows.filter(created_at__lt=limit).values_list("pk", flat=True)[:BATCH]):
         total += Execution.objects.filter(pk__in=old).delete()[0]
     return total
+
+
+@shared_task(name="runs.carry")  # type: ignore[untyped-decorator]
+def carry(run_id: str) -> None:
+    """Works on a run until it has nothing to do."""
+    carrier.carry(run_id)
+
+
+@shared_task(name="runs.sweep")  # type: ignore[untyped-decorator]
+def sweep() -> int:
+    """Finds runs that are due and that nobody carries, and reminders that are due."""
+    human.remind_due(timezone.now())
+    return carrier.sweep()
