@@ -68,7 +68,7 @@ class Side:
         self.output = log.open("ab")
         self.processes = [
             subprocess.Popen(
-                command + ["--hostname", f"{log.stem}{number}@bench"],
+                [*command, "--hostname", f"{log.stem}{number}@bench"],
                 cwd=ROOT, env=environment, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True,
             )
             for number in range(WORKERS)
@@ -280,9 +280,10 @@ def main() -> None:
             faults = once_each(bench, ids)
             print(faults or "none lost, none twice")
             raise SystemExit(1 if faults else 0)
-        latency, bare_latency = bench.idle(options.idle)
-        print(f"start to end at idle, p50: run {statistics.median(latency):.1f} ms, "
-              f"bare {statistics.median(bare_latency):.1f} ms: {statistics.median(latency) / statistics.median(bare_latency):.2f}×")  # fmt: skip
+        latency, bare_latency = (statistics.median(found) for found in bench.idle(options.idle))
+        print(
+            f"start to end at idle, p50: run {latency:.1f} ms, bare {bare_latency:.1f} ms: {latency / bare_latency:.2f}×"
+        )
         rates: dict[str, list[float]] = {"ours": [], "bare": []}
         everything: list[str] = []
         for turn in range(2):
@@ -291,8 +292,10 @@ def main() -> None:
             everything += ids
             rate, cpu = bench.drained(ours, ids, bench.ended)
             rates["ours"].append(rate)
-            print(f"runs: {rate:.0f} a second, {cpu:.1f} ms CPU a run in the workers; "
-                  f"starts answered p50 {percentile(took, 0.5):.1f} ms, p99 {percentile(took, 0.99):.1f} ms at {CALLERS} callers")  # fmt: skip
+            print(f"runs: {rate:.0f} a second, {cpu:.1f} ms CPU a run in the workers")
+            print(
+                f"starts at {CALLERS} callers: p50 {percentile(took, 0.5):.1f} ms, p99 {percentile(took, 0.99):.1f} ms"
+            )
             bare.tell(signal.SIGSTOP)
             named = [f"t{turn}-{number}" for number in range(options.runs)]
             bench.send_bare(named)
