@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import models
 from django.db.models import F, Q
@@ -59,6 +59,9 @@ class Execution(models.Model):
         return f"{self.tool} {self.created_at:%Y-%m-%d %H:%M:%S}"
 
 
+LONGEST_LEASE = timedelta(minutes=5)  # that one may still last: it is renewed all the while
+
+
 class RunQuerySet(models.QuerySet["Run"]):
     def living(self) -> RunQuerySet:
         """Those that have not ended."""
@@ -66,7 +69,11 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def due(self, now: datetime) -> RunQuerySet:
         """Those with something to do now that nobody carries."""
-        return self.living().filter(wake_at__lte=now).filter(Q(lease_until=None) | Q(lease_until__lt=now))
+        return self.living().filter(wake_at__lte=now).free(now)
+
+    def free(self, now: datetime) -> RunQuerySet:
+        """Those without a lease, or with one that is over; one that ends too late is of a clock that was wrong."""
+        return self.filter(Q(lease_until=None) | Q(lease_until__lt=now) | Q(lease_until__gt=now + LONGEST_LEASE))
 
 
 class Run(Sealing, models.Model):

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from apps.modules.models import Module, ModuleVersion
-from apps.workspaces.audit import Actor
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
 
-from .models import Run
+from apps.lib import errors, http
+from apps.lib.api import request_id
+from apps.lib.errors import Conflict, InvalidInput
+from apps.modules import parameters as start_parameters
+from apps.modules.definition import Definition
+from apps.modules.models import Module, ModuleVersion
+from apps.workspaces.audit import Actor, record
+
+from . import hints, history, human
+from .definitions import definition_of
+from .engine import events
+from .models import Run, RunEvent, RunSignal, poke
+
+MAX_PARAMETERS = 1024 * 1024  # bytes as JSON
+MAX_DEPTH = 20  # runs that start one another
+MAX_ATTEMPTS = 100
+MAX_SECONDS = 86_400  # that an attempt may work
+MAX_SIGNALS = 1000  # of one run that no step has used yet
+MAX_SIGNAL = 1024 * 1024  # bytes as JSON
+MAX_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -21,6 +43,7 @@ class Options:
     proxy: str | None = None
 
 
+# -- Starting --------------------------------------------------------------------------------------------------------
 def start(
     module: Module,
     parameters: dict[str, Any],
@@ -36,24 +59,192 @@ def start(
     """Makes a run of the module's published version (or of ``version``) and hints at it once it is committed.
 
     Parameters are checked and converted (`apps.modules.parameters.clean`): raises `InvalidInput` with every fault by API
-    name, `NotFound` where the module is not published or its access is off.
+    name, `NotFound` where the module is not published or its access is off, `BadRequest` where runs are nested too deeply,
+    `AddressRefused` for a proxy that may not be used.
     """
-    raise NotImplementedError
+    version_id = version.pk if version else _published(module)
+    given = _cleaned(definition_of(version_id), parameters)
+    _check_options(options)
+    now = timezone.now()
+    run = Run(
+        project_id=module.project_id,
+        workspace_id=module.project.workspace_id,
+        module=module,
+        version_id=version_id,
+        parent=parent,
+        parent_key=parent_key,
+        root_id=(parent.root_id or parent.pk) if parent else None,
+        depth=_depth(parent),
+        surface=surface,
+        started_by=actor.name[:320],
+        user_id=user_id or "",
+        parameters=given,
+        maximum_attempts=options.maximum_attempts,
+        request_timeout=options.request_timeout,
+        save_trace=options.save_trace,
+        request_id=request_id(),
+        created_at=now,
+        wake_at=now,
+        hinted_at=now if hints.has_room(module.project.workspace_id, now) else None,
+    )
+    if options.proxy:
+        run.seal("proxy", options.proxy)
+    run.save(force_insert=True)
+    hints.hint_new(run)
+    return run
 
 
+def _published(module: Module) -> str:
+    if module.deleted_at is not None or module.published_id is None or module.access == Module.Access.OFF:
+        raise errors.NotFound(f"There is no published module {module.name}.")
+    return module.published_id
+
+
+def _cleaned(definition: Definition, parameters: dict[str, Any]) -> dict[str, Any]:
+    cleaned, faults = start_parameters.clean(definition, parameters)
+    if faults:
+        raise InvalidInput(faults)
+    text = json.dumps(cleaned)
+    if len(text) > MAX_PARAMETERS:
+        raise InvalidInput({"parameters": [f"They may have {MAX_PARAMETERS:,} bytes as JSON."]})
+    if "\\u0000" in text and _has_nul(cleaned):  # PostgreSQL keeps none
+        raise InvalidInput({"parameters": ["A text has a NUL character."]})
+    return cleaned
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_nul(item) for pair in value.items() for item in pair)
+    if isinstance(value, list):
+        return any(_has_nul(item) for item in value)
+    return isinstance(value, str) and "\x00" in value
+
+
+def _check_options(options: Options) -> None:
+    faults = {}
+    if not 1 <= options.maximum_attempts <= MAX_ATTEMPTS:
+        faults["retry.maximumAttempts"] = [f"Must be between 1 and {MAX_ATTEMPTS}."]
+    if not 1 <= options.request_timeout <= MAX_SECONDS:
+        faults["requestTimeout"] = [f"Must be between 1 and {MAX_SECONDS} seconds."]
+    if faults:
+        raise InvalidInput(faults)
+    if options.proxy:
+        http.check_proxy(options.proxy)
+
+
+def _depth(parent: Run | None) -> int:
+    depth = parent.depth + 1 if parent else 0
+    if depth > MAX_DEPTH:
+        raise errors.BadRequest(f"Runs start one another more than {MAX_DEPTH} deep.")
+    return depth
+
+
+# -- Cancelling ------------------------------------------------------------------------------------------------------
 def cancel(run: Run, actor: Actor) -> bool:
     """Ends a living run and those it started; takes effect at once, what is being performed ends without effect.
 
     Cancels its open tasks. False where it had ended.
     """
-    raise NotImplementedError
+    now = timezone.now()
+    with transaction.atomic():
+        won = _end_tree(run.pk, now)
+        if won:
+            record(actor, "run.cancelled", run.pk, project=run.project, module=run.module.name)
+            if run.parent_id:
+                poke(Run.objects.filter(pk=run.parent_id), now)
+                hints.hint(run.parent_id)
+    if won:
+        # What a carrier had started before it could notice; in a transaction of its own, so that rows are always locked
+        # from the bottom up, as a run that ends locks its own row and then the one above.
+        cancel_children([run.pk])
+    return won
 
 
+def cancel_children(run_ids: list[str]) -> None:
+    """Ends what runs that have ended left behind, until there is nothing."""
+    now = timezone.now()
+    while left := list(Run.objects.living().filter(parent__in=run_ids).values_list("pk", flat=True)):
+        with transaction.atomic():
+            for pk in left:
+                _end_tree(pk, now)
+        run_ids = left
+
+
+def _end_tree(run_id: str, now: datetime) -> bool:
+    """Cancels the living runs of a tree, the lowest first. Whether the one at its top was among them."""
+    levels = [[run_id]]
+    while below := list(Run.objects.living().filter(parent__in=levels[-1]).values_list("pk", flat=True)):
+        levels.append(below)
+    won = [pk for level in reversed(levels) for pk in level if _end(pk, now)]
+    if won:
+        human.cancel_all(won, now)
+    return run_id in won
+
+
+def _end(run_id: str, now: datetime) -> bool:
+    living = Run.objects.living().filter(pk=run_id)
+    ended = {"status": Run.Status.CANCELLED, "ended_at": now, "wake_at": None}
+    # Only the lease's holder writes events: whoever carries the run adds this one when it notices.
+    counted = {"events_count": F("events_count") + 1, "lease_token": "", "lease_until": None}
+    if living.free(now).update(**ended, **counted):
+        number = Run.objects.values_list("events_count", flat=True).get(pk=run_id) - 1
+        RunEvent.objects.create(run_id=run_id, number=number, kind=events.CANCELLED, at=now)
+        return True
+    return bool(living.update(**ended))
+
+
+# -- Trying again, and telling -----------------------------------------------------------------------------------------
 def retry(run: Run, actor: Actor) -> bool:
     """One more attempt of a failed run, from the step that failed. False where there is nothing to retry."""
-    raise NotImplementedError
+    fresh = Run.objects.filter(pk=run.pk, status=Run.Status.FATAL_ERRORED).select_related("project", "module").first()
+    if fresh is None:
+        return False
+    now = timezone.now()
+    machine = history.replay(fresh)
+    if not machine.retry(now):
+        return False
+    added = machine.take_events()
+    with transaction.atomic():
+        mine = Run.objects.filter(pk=fresh.pk, status=Run.Status.FATAL_ERRORED, events_count=fresh.events_count)
+        if not mine.update(
+            status=Run.Status.RUNNING,
+            attempt=machine.attempt,
+            events_count=fresh.events_count + len(added),
+            error=None,
+            ended_at=None,
+            worked_ms=0,
+            wake_at=now,
+            hinted_at=None,
+            lease_token="",
+            lease_until=None,
+        ):
+            return False
+        history.append(fresh, added)
+        record(actor, "run.retried", run.pk, project=fresh.project, module=fresh.module.name)
+        hints.hint(run.pk)
+    return True
 
 
 def signal(run: Run, name: str, data: Any, actor: Actor) -> bool:
-    """Sends an event to a living run: kept until a step waits for it. False where the run had ended."""
-    raise NotImplementedError
+    """Sends an event to a living run: kept until a step waits for it. False where the run had ended.
+
+    Raises `InvalidInput`; `Conflict` where too many wait already.
+    """
+    text = json.dumps(data)
+    if not 1 <= len(name) <= MAX_NAME or "\x00" in name:
+        raise InvalidInput({"name": [f"Must be a text of 1 to {MAX_NAME} characters."]})
+    if len(text) > MAX_SIGNAL:
+        raise InvalidInput({"data": [f"May have {MAX_SIGNAL:,} bytes as JSON."]})
+    if "\\u0000" in text and _has_nul(data):
+        raise InvalidInput({"data": ["A text has a NUL character."]})
+    with transaction.atomic():
+        # Pokes first: of a run that ends at this moment the row is locked, and then it no longer lives.
+        if not poke(Run.objects.filter(pk=run.pk), timezone.now()):
+            return False
+        if RunSignal.objects.filter(run=run, used_by="").count() >= MAX_SIGNALS:
+            raise Conflict(
+                "Too many events wait for steps of this run.", remediation="Send events that a step waits for."
+            )
+        RunSignal.objects.create(run=run, name=name, data=data)
+        hints.hint(run.pk)
+    return True

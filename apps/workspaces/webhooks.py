@@ -17,7 +17,6 @@ import logging
 import random
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,13 +24,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from celery import current_app
 from django.db import transaction
 from django.db.models import Min
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
 
-from apps.lib import egress, errors, http, ids
+from apps.lib import broker, egress, errors, http, ids
 from apps.lib.db import release
 from apps.lib.errors import Conflict, InvalidInput
 from apps.lib.redact import clip, redact_json_text
@@ -81,10 +79,7 @@ SWEPT = 100  # endpoints a sweep
 BATCH = 5000
 GONE = 410
 
-BROKER_PAUSE = 5.0  # seconds for which a broker that failed is left alone
-
 Status = WebhookDelivery.Status
-_no_broker_until = 0.0
 
 
 # -- Endpoints -------------------------------------------------------------------------------------------------------
@@ -270,20 +265,7 @@ def _write(project: Project, endpoints: list[str], event_type: str, data: dict[s
 
 def enqueue(delivery_ids: Iterable[str], *, expires: float | None = None) -> None:
     """Hands ids to the workers. Without a broker the deliveries wait for the sweeper, and nobody waits for the broker."""
-    global _no_broker_until
-    if time.monotonic() < _no_broker_until:
-        return
-    try:
-        with current_app.producer_pool.acquire(block=True) as producer:
-            # Left to itself Celery would try for six seconds, in a thread that has somebody to answer.
-            producer.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            for pk in delivery_ids:
-                current_app.send_task(
-                    "workspaces.deliver", (pk,), queue="deliveries", producer=producer, retry=False, expires=expires
-                )
-    except Exception as error:  # each broker's library has errors of its own
-        _no_broker_until = time.monotonic() + BROKER_PAUSE
-        log.warning("the broker takes nothing; deliveries wait for the sweeper: %s", error)
+    broker.hand("workspaces.deliver", delivery_ids, queue="deliveries", expires=expires)
 
 
 # -- Delivering ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.lib import broker as client
 from apps.lib.errors import Conflict, InvalidInput, NotFound
 from apps.workspaces import webhooks
 from apps.workspaces.audit import SYSTEM
@@ -393,8 +394,8 @@ def test_a_broker_that_is_down_holds_nobody_up(
     endpoint: WebhookEndpoint, broker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = Celery("without a broker", broker=broker, set_as_current=False)
-    monkeypatch.setattr(webhooks, "current_app", app)
-    monkeypatch.setattr(webhooks, "_no_broker_until", 0.0)
+    monkeypatch.setattr(client, "current_app", app)
+    monkeypatch.setattr(client, "_none_until", 0.0)
     row = emitted(endpoint.project)
     started = time.monotonic()
     for _ in range(100):

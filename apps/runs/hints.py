@@ -1,0 +1,106 @@
+"""Hints to the workers that a run has something to do. A hint may be lost, and may come twice: the row is the truth.
+
+Fairness between workspaces: of one workspace's runs that have not begun at most `MOST` wait in the workers' queue at a time,
+so that another's wait behind few. The others have no hint (``hinted_at`` is empty) until a run of the workspace has been
+worked on (`next_of`) or the sweeper comes by (`sweep`). Runs that had begun have a queue of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Min, Q
+from django.utils import timezone
+
+from apps.lib import broker
+
+from .models import Run, RunQuerySet
+
+log = logging.getLogger(__name__)
+
+TASK = "runs.carry"
+MOST = 50  # hints of one workspace's new runs, or of its begun ones, under way at a time
+AGAIN = timedelta(seconds=30)  # after which a hint counts as lost; by then no worker takes it up any more
+WORKSPACES = 500  # that one sweep looks after
+
+
+def hint(run_id: str, begun: bool = True) -> None:
+    """Tells the workers of a run once the transaction is committed; at once where there is none. Never raises, never waits."""
+    transaction.on_commit(partial(_send, [run_id], begun))
+
+
+def hint_new(run: Run) -> None:
+    """The same for a run that was just made, if it has a place among its workspace's hints (`has_room`)."""
+    if run.hinted_at is not None:
+        hint(run.pk, begun=False)
+
+
+def has_room(workspace_id: Any, now: datetime) -> bool:
+    """Whether a new run of the workspace is to be hinted at now."""
+    return _room(workspace_id, now, begun=False) > 0
+
+
+def next_of(workspace_id: Any) -> None:
+    """Hints at the workspace's run that has been due for the longest time without a hint, where there is one."""
+    now = timezone.now()
+    found = _unhinted(now).filter(workspace=workspace_id).order_by("wake_at").values_list("pk", "status").first()
+    if found is None:
+        return
+    pk, begun = found[0], found[1] != Run.Status.CREATED
+    if _room(workspace_id, now, begun=begun) and _mark([pk], now):
+        _send([pk], begun)
+
+
+def sweep() -> int:
+    """Hints at runs that are due and that nobody carries, the longest due first, as many of each workspace as it has room for.
+
+    Gives how many.
+    """
+    now = timezone.now()
+    # A clock that ran ahead when the run was made would else hold it back for as long.
+    Run.objects.filter(status=Run.Status.CREATED, wake_at__gt=now + AGAIN).update(wake_at=now)
+    waiting = _unhinted(now).values("workspace").annotate(oldest=Min("wake_at")).order_by("oldest")[:WORKSPACES]
+    workspaces = [row["workspace"] for row in waiting]
+    return sum(_sweep(workspace_id, now, begun) for begun in (True, False) for workspace_id in workspaces)
+
+
+def _sweep(workspace_id: Any, now: datetime, begun: bool) -> int:
+    rows = _of_queue(_unhinted(now).filter(workspace=workspace_id), begun).order_by("wake_at")
+    found = list(rows.values_list("pk", flat=True)[: _room(workspace_id, now, begun=begun)])
+    marked = _mark(found, now)
+    _send(marked, begun)
+    return len(marked)
+
+
+def _of_queue(runs: RunQuerySet, begun: bool) -> RunQuerySet:
+    return runs.exclude(status=Run.Status.CREATED) if begun else runs.filter(status=Run.Status.CREATED)
+
+
+def _unhinted(now: datetime) -> RunQuerySet:
+    """Due, carried by nobody, and without a hint that may still be under way."""
+    return Run.objects.due(now).filter(Q(hinted_at=None) | Q(hinted_at__lt=now - AGAIN) | Q(hinted_at__gt=now + AGAIN))
+
+
+def _room(workspace_id: Any, now: datetime, *, begun: bool) -> int:
+    """How many hints more the workspace may have under way. Looks at no more rows than it must."""
+    hinted = Run.objects.due(now).filter(
+        workspace=workspace_id, hinted_at__gte=now - AGAIN, hinted_at__lte=now + AGAIN
+    )  # fmt: skip
+    return MOST - _of_queue(hinted, begun).order_by("wake_at")[:MOST].count()
+
+
+def _mark(run_ids: list[str], now: datetime) -> list[str]:
+    """Those of the runs that nobody else has just hinted at."""
+    return [pk for pk in run_ids if _unhinted(now).filter(pk=pk).update(hinted_at=now)]
+
+
+def _send(run_ids: list[str], begun: bool) -> None:
+    if not run_ids:
+        return
+    queue = "steps" if begun else "runs"
+    if not broker.hand(TASK, run_ids, queue=queue, expires=AGAIN.total_seconds()):
+        Run.objects.living().filter(pk__in=run_ids).exclude(hinted_at=None).update(hinted_at=None)
