@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 
 from apps.lib import openapi, paths  # noqa: F401 - paths registers what routes name
 from apps.lib.pages import error_page
+from apps.modules.api.views import definition_schema
 from apps.workspaces import accounts, health
 
 # The admin's own form asks for no second factor and knows no single sign-on.
@@ -19,6 +20,7 @@ urlpatterns = [
     path("v1/<project:app_id>/", include("apps.connections.api.urls")),
     path("v1/<project:app_id>/", include("apps.toolkits.api.urls")),
     path("v1/<project:app_id>/", include("apps.workspaces.api.urls")),
+    path("v1/<project:app_id>/", include("apps.modules.api.urls")),
     path("api/integrations/", include("apps.runs.api.raw_urls")),
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),
@@ -26,6 +28,7 @@ urlpatterns = [
     path("docs", openapi.try_it, name="docs"),
     path("docs/errors", error_page, name="docs_errors"),
     path("openapi.json", openapi.description, name="openapi"),
+    path("modules.schema.json", definition_schema),
     path("", include("apps.workspaces.urls")),
     path("", include("apps.connections.urls")),
     path("", include("apps.connections.people_urls")),

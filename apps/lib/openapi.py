@@ -46,6 +46,7 @@ TAGS = {
     "Connections": "Accounts that people connected.",
     "Tools": "What can be executed, and executing it.",
     "Executions": "The log of what was executed.",
+    "Modules": "Automations: drafts, their faults, versions, keys.",
     "Shortcut API": "One route an endpoint: `POST /v1/{integration}/{endpoint}`, for personal keys, scripts and agents.",
     "Personal keys": "API keys that end users make for themselves.",
     "Raw execute": "Integrations with credentials of their own, and any endpoint of their services.",
@@ -78,6 +79,8 @@ PARAMETER_NAMES = {
     "endpoint": ("endpoint", "The tool's slug."),
     "key_id": ("id", "The key's id."),
     "toolkit": ("toolkit", "The toolkit's slug."),
+    "name": ("name", "The module's name; it may have slashes."),
+    "n": ("n", "The version's number."),
 }
 # By what stands first in a path the surfaces are told apart (`apps.lib.paths`).
 PATH_FORMS: Row = {

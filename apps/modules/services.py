@@ -26,6 +26,7 @@ from apps.workspaces.models import Project
 from . import checks
 from .checks import Fault
 from .definition import NAME_PATTERN, RESERVED_LAST_SEGMENTS, Definition
+from .documents import as_yaml, refusal
 from .models import Module, ModuleKey, ModuleVersion
 
 LONGEST_NAME = 150
@@ -113,6 +114,8 @@ def name_fault(name: str) -> str:
     last = name.rpartition("/")[2]
     if last in RESERVED_LAST_SEGMENTS:
         return f"A name's last part is none of {', '.join(sorted(RESERVED_LAST_SEGMENTS))}."
+    if re.search(r"(^|/)versions/\d+$", name):
+        return "A name does not end in versions/ and a number."
     return ""
 
 
@@ -172,17 +175,6 @@ def _bad_texts(value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _bad_texts(inner, f"{path}[{index}]")
-
-
-def refusal(faults: list[Fault]) -> InvalidInput:
-    found = [fault.as_json() for fault in faults] or [{"path": "", "message": "This is no definition of a module."}]
-    many = f"{len(found)} faults" if len(found) > 1 else "a fault"
-    failure = InvalidInput(
-        message=f"The definition has {many}.",
-        remediation="Correct what details.faults names, each with its path and line, and send it again.",
-    )
-    failure.details = {"faults": found}
-    return failure
 
 
 # -- Publishing ------------------------------------------------------------------------------------------------------
@@ -279,20 +271,21 @@ def find_version(module: Module, number: int) -> ModuleVersion:
 
 
 def diff(version: ModuleVersion) -> str:
-    """What the version changed of the one before it, as a unified diff of their sources; empty for the first."""
+    """What the version changed of the one before it, as a unified diff of their YAML; empty for the first."""
     if version.number is None:
         return ""
     before = versions(version.module).filter(number__lt=version.number).order_by("-number").first()
-    return difference(before, version.source, f"version {version.number}") if before else ""
+    return difference(before, version.source, version.definition, f"version {version.number}") if before else ""
 
 
 def draft_diff(module: Module) -> str:
     """What the draft would change of the published version; empty where there is none."""
-    return difference(module.published, module.source, "draft") if module.published else ""
+    return difference(module.published, module.source, module.draft, "draft") if module.published else ""
 
 
-def difference(before: ModuleVersion, source: str, name: str) -> str:
-    old, new = before.source.splitlines(), source.splitlines()
+def difference(before: ModuleVersion, source: str, data: Any, name: str) -> str:
+    """Of both as YAML: what is sent as JSON may stand on one line."""
+    old, new = as_yaml(before.source, before.definition).splitlines(), as_yaml(source, data).splitlines()
     return "\n".join(difflib.unified_diff(old, new, f"version {before.number}", name, lineterm=""))
 
 
