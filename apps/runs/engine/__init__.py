@@ -15,8 +15,11 @@ becomes an event; replaying decides nothing and evaluates no expression.
 A *key* names one execution of a step: its id, and inside of a for_each its place before it: ``each[3]/order``.
 """
 
+from .commands import Ask, Command, Facts, Perform, RunModule, Waiting
 from .events import Event, StepError
-from .machine import Ask, Facts, Machine, Perform, RunModule, Waiting
+from .machine import Machine
 from .memory import run_in_memory
 
-__all__ = ["Ask", "Event", "Facts", "Machine", "Perform", "RunModule", "StepError", "Waiting", "run_in_memory"]
+__all__ = [
+    "Ask", "Command", "Event", "Facts", "Machine", "Perform", "RunModule", "StepError", "Waiting", "run_in_memory",
+]  # fmt: skip
