@@ -12,6 +12,7 @@ from django.utils import timezone
 from apps.workspaces.models import Project
 
 from . import carrier, human
+from . import mail as mails
 from .models import Execution
 
 BATCH = 5000
@@ -46,3 +47,9 @@ def sweep() -> int:
     """Finds runs that are due and that nobody carries, and reminders that are due."""
     human.remind_due(timezone.now())
     return carrier.sweep()
+
+
+@shared_task(name="runs.mail")  # type: ignore[untyped-decorator]
+def mail(task_id: str) -> int:
+    """The e-mails about a human task that are due."""
+    return mails.send(task_id)
