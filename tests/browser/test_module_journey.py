@@ -54,7 +54,8 @@ steps:
     as: thing
     parallel: 2
     do:
-      - {{id: buy, request: {{method: POST, url: "{shop}/echo/{{{{ thing }}}}", json: {{for: "{{{{ start.employee_email }}}}"}}}}}}
+      - id: buy
+        request: {{method: POST, url: "{shop}/echo/{{{{ thing }}}}", json: {{for: "{{{{ start.employee_email }}}}"}}}}
       - {{id: bought, set: {{thing: "{{{{ thing }}}}", status: "{{{{ steps.buy.output.status }}}}"}}}}
 result:
   note: "{{{{ steps.note.output.id }}}}"
@@ -155,10 +156,7 @@ def test_a_module_runs_from_the_api_through_a_browser_to_its_result(
     assert {upstream.count(f"/echo/{thing}") for thing in ("keyboard", "mouse", "screen")} == {1}
 
 
-def test_what_the_seed_prints_for_the_employee_module_runs_without_parameters_refused(
-    product: Product, module: dict[str, Any]
-) -> None:
-    """The four start parameters as printed are taken; without the required one the answer names it."""
+def test_a_start_without_the_required_parameter_names_it(product: Product, module: dict[str, Any]) -> None:
     headers = {"Authorization": f"Bearer {module['api_key']}"}
     answer = product.call("POST", f"/api/execution/{module['id']}/sessions", headers=headers)
     assert answer.status_code == 400
