@@ -402,7 +402,12 @@ def find_published(project: Project, name: str) -> Module:
 
 
 def listed(project: Project) -> QuerySet[Module]:
-    """The project's modules for a list: what may be large stays in the database; ``state`` as `as_row` shows it."""
+    """The project's modules for a list."""
+    return for_lists(Module.objects.living().filter(project=project))
+
+
+def for_lists(rows: QuerySet[Module]) -> QuerySet[Module]:
+    """What may be large stays in the database; ``state`` as `as_row` shows it."""
     changed = ~Q(source=F("published__source"))
     state = Case(
         When(published=None, then=Value("draft")),
@@ -410,7 +415,7 @@ def listed(project: Project) -> QuerySet[Module]:
         default=Value("published"),
         output_field=CharField(),
     )
-    rows = Module.objects.living().filter(project=project).select_related("published").annotate(state=state)
+    rows = rows.select_related("published").annotate(state=state)
     return rows.defer("source", "draft", "published__source", "published__definition", "published__note")
 
 
