@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from django.db.models import Case, CharField, F, Max, Q, QuerySet, Value, When
 from django.utils import timezone
@@ -27,10 +29,12 @@ from . import checks
 from .checks import Fault
 from .definition import NAME_PATTERN, RESERVED_LAST_SEGMENTS, Definition
 from .documents import as_yaml, refusal
-from .models import Module, ModuleKey, ModuleVersion
+from .models import Group, Module, ModuleKey, ModuleVersion
 
 LONGEST_NAME = 150
 LONGEST_NOTE = 500
+LONGEST_GROUP_NAME = 60
+MOST_MEMBERS = 1000
 LONGEST_OVERLAP = 30 * 86_400  # seconds
 LONGEST_SECRET = 500  # characters
 # What no name or text of the database takes, and no JSON of ours says.
@@ -447,3 +451,42 @@ def as_row(module: Module) -> dict[str, Any]:
         "created_at": module.created_at.isoformat(),
         "updated_at": module.updated_at.isoformat(),
     }
+
+
+# -- Groups ----------------------------------------------------------------------------------------------------------
+def set_group(project: Project, name: str, members: list[str], actor: Actor) -> Group:
+    """Says who is in a group, which is made where there is none. Raises `InvalidInput`."""
+    faults = group_faults(name, members)
+    if faults:
+        raise InvalidInput(faults)
+    clean = sorted({member.strip().lower() for member in members})
+    with transaction.atomic():
+        group, made = Group.objects.select_for_update(of=("self",)).get_or_create(
+            project=project, name=name, defaults={"members": clean}
+        )
+        if made or group.members != clean:
+            group.members = clean
+            group.save(update_fields=["members"])
+            record(actor, "group.set", name, project=project, members=len(clean))
+    return group
+
+
+def group_faults(name: str, members: list[str]) -> dict[str, list[str]]:
+    faults: dict[str, list[str]] = {}
+    if not 1 <= len(name) <= LONGEST_GROUP_NAME or not name.isprintable() or name != name.strip():
+        faults["name"] = [f"Must be a text of 1 to {LONGEST_GROUP_NAME} characters, without blanks around it."]
+    if len(members) > MOST_MEMBERS:
+        faults["members"] = [f"At most {MOST_MEMBERS}."]
+    for member in members:
+        try:
+            validate_email(member.strip())
+        except ValidationError:
+            faults["members"] = [*faults.get("members", []), f"{member[:100]!r} is no e-mail address."]
+    return faults
+
+
+def remove_group(group: Group, actor: Actor) -> None:
+    """Nobody may answer as its member any more."""
+    with transaction.atomic():
+        if Group.objects.filter(pk=group.pk).delete()[0]:
+            record(actor, "group.removed", group.name, project=group.project)
