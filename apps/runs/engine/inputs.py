@@ -12,7 +12,7 @@ from typing import Any
 from apps.modules.definition import SAFE_METHODS, Approve, Form, FormField, Page, Request, Step
 
 from .commands import Facts
-from .plain import NotPlain, text_of
+from .plain import NotPlain, shown, text_of
 
 Fill = Callable[[Any], Any]
 
@@ -58,8 +58,8 @@ def _request(request: Request, fill: Fill) -> tuple[dict[str, Any], bool]:
 
 def of_form(form: Form, fill: Fill) -> dict[str, Any]:
     return {
-        "title": text_of(fill(form.title)),
-        "text": text_of(fill(form.text)),
+        "title": shown(fill(form.title)),
+        "text": shown(fill(form.text)),
         "pages": [_page(page, fill) for page in form.all_pages],
         "submit": form.submit,
         "email": form.email,
@@ -69,8 +69,8 @@ def of_form(form: Form, fill: Fill) -> dict[str, Any]:
 
 def _page(page: Page, fill: Fill) -> dict[str, Any]:
     return {
-        "title": text_of(fill(page.title)),
-        "text": text_of(fill(page.text)),
+        "title": shown(fill(page.title)),
+        "text": shown(fill(page.text)),
         "fields": [_field(field, fill) for field in page.fields],
     }
 
@@ -81,9 +81,9 @@ def _field(field: FormField, fill: Fill) -> dict[str, Any]:
         raise NotPlain(f"options of {field.name}: a list was expected, not {str(options)[:100]!r}.")
     return {
         **field.model_dump(mode="json"),
-        "label": text_of(fill(field.label)),
-        "help": text_of(fill(field.help)),
-        "placeholder": text_of(fill(field.placeholder)),
+        "label": shown(fill(field.label)),
+        "help": shown(fill(field.help)),
+        "placeholder": shown(fill(field.placeholder)),
         "default": fill(field.default),
         "options": options,
     }
@@ -91,8 +91,8 @@ def _field(field: FormField, fill: Fill) -> dict[str, Any]:
 
 def of_approval(approve: Approve, fill: Fill) -> dict[str, Any]:
     return {
-        "title": text_of(fill(approve.title)),
-        "text": text_of(fill(approve.text)),
+        "title": shown(fill(approve.title)),
+        "text": shown(fill(approve.text)),
         "quorum": approve.quorum,
         "not_starter": approve.not_starter,
         "reason_on_reject": approve.reason_on_reject,

@@ -16,7 +16,7 @@ from . import events, inputs
 from .commands import Ask, Command, Facts, Perform, RunModule, Waiting
 from .events import LOST_WORKER, Event, StepError
 from .paths import Paths
-from .plain import LONGEST_MESSAGE, NotPlain, clean_text, moment, plain, plain_or_text, seconds, text_of
+from .plain import LONGEST_MESSAGE, NotPlain, clean_text, moment, plain, plain_or_text, seconds, shown, text_of
 from .state import PERFORMED_KINDS, Block, Node, Scope, State
 
 MAX_OUTPUT = 10 * 1024 * 1024  # bytes of one step's output as JSON
@@ -198,7 +198,7 @@ class Machine(State):
     def _begin_fail(self, block: Block, step: Step, now: datetime) -> None:
         assert step.fail is not None
         fill = self._fill(block.scope, now)
-        error = StepError(text_of(fill(step.fail.message)), final=True, details=fill(step.fail.details))
+        error = StepError(shown(fill(step.fail.message)), final=True, details=fill(step.fail.details))
         self._fail_step(block, replace(error, code=step.fail.code or error.code), now)
 
     def _begin_wait(self, block: Block, step: Step, now: datetime) -> None:
@@ -207,10 +207,8 @@ class Machine(State):
             until = now + timedelta(seconds=wait.timeout) if wait.timeout is not None else None
             self._wait(block, "event", now, until, text_of(fill(wait.event)))
             return
-        if isinstance(wait, WaitUntil):
-            until = moment(fill(wait.until))
-        else:
-            until = now + timedelta(seconds=seconds(fill(wait)))
+        end = moment(fill(wait.until)) if isinstance(wait, WaitUntil) else None
+        until = end or now + timedelta(seconds=seconds(fill(wait)))
         if until <= now:
             self._end(block, None, now)
         else:
@@ -265,8 +263,8 @@ class Machine(State):
             self._fail_step(block, _wrong(error, "output"), now, trace)
             return
         if size > MAX_OUTPUT:
-            error = StepError(f"The output has {size} bytes, more than {MAX_OUTPUT}.", final=True)
-            self._fail_step(block, error, now, trace)
+            big = StepError(f"The output has {size} bytes, more than {MAX_OUTPUT}.", final=True)
+            self._fail_step(block, big, now, trace)
         else:
             self._make(events.ENDED, now, block.key, {"output": output}, trace)
 

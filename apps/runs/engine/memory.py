@@ -1,4 +1,7 @@
-"""A runner for tests of modules and of the engine itself: no database, no worker, a clock that jumps (docs/modules-testing.md)."""
+"""A runner for tests of modules and of the engine itself: no database, no worker, a clock that jumps.
+
+docs/modules-testing.md shows it.
+"""
 
 from __future__ import annotations
 

@@ -85,6 +85,11 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def shown(value: Any) -> str:
+    """The same for people's eyes: lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else text_of(value)
+
+
 def seconds(value: Any) -> float:
     """Of a duration that an expression gave. Raises `NotPlain`."""
     try:

@@ -337,7 +337,7 @@ class State:
         """Forgets the step where the block stands, and all inside of it."""
         key = block.key
         for memory in (self._heads, self.waiting, self.performing, self._first, self._failures):
-            memory.pop(key, None)  # type: ignore[attr-defined]
+            memory.pop(key, None)
         node, block.node = block.node, None
         for inner in list(node.blocks.values()) if node is not None else []:
             self._leave(inner)
@@ -417,7 +417,8 @@ def _node_as_json(node: Node) -> dict[str, Any]:
 
 
 _SHOWN = (
-    "key", "state", "safe", "tries", "failures", "losses", "error", "chosen", "opened", "items", "outputs", "failed", "next", "ended",
+    "key", "state", "safe", "tries", "failures", "losses", "error", "chosen", "opened", "items", "outputs", "failed", "next",
+    "ended",
 )  # fmt: skip
 _OF_RUN: dict[str, Callable[[Any, Event], None]] = {
     events.ATTEMPT: State._on_attempt,
