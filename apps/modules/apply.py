@@ -158,7 +158,7 @@ def load(path: Path) -> Wanted:
 
 def _sentences(path: Path, document: Document, error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
-        place = [part for part in fault["loc"] if not isinstance(part, str) or not part.startswith(("str", "PlanPart"))]
+        place = [part for part in fault["loc"] if part not in UNION_MEMBERS]
         yield f"{path}:{document.lines.at(place)}: {_dotted(place)}: {fault['msg']}"
 
 
@@ -177,6 +177,7 @@ def _literal_secrets(path: Path, document: Document) -> Iterator[str]:
             yield f"{path}:{line}: integrations[{index}].client_secret: Name a variable of the environment, ${{NAME}}."
 
 
+UNION_MEMBERS = frozenset({"str", "PlanPart", "FromEnvironment"})  # pydantic names them in a fault's place
 FILLED = frozenset({"integrations", "settings"})  # elsewhere, and in definitions above all, ${NAME} is a text
 
 
@@ -411,6 +412,9 @@ def _shown(value: Any) -> str:
     return str(value) if value not in {"", None} else "none"
 
 
+SHOWN = frozenset({"display_name", "scopes"})  # the rest may come from the environment, which is not for terminals
+
+
 def _integration(project: Project, part: IntegrationPart, outcome: Outcome, actor: Actor) -> None:
     row = Integration.objects.primary().filter(project=project, toolkit=part.toolkit).first()
     if not part.enabled:
@@ -422,7 +426,7 @@ def _integration(project: Project, part: IntegrationPart, outcome: Outcome, acto
     changed = {name: value for name, value in given.items() if value is not None and value != _current(row, name)}
     if row is not None and row.enabled and not changed:
         return
-    told = [name if row is None or name == "client_secret" else f"{name} {_shown(_current(row, name))} -> {_shown(value)}"
+    told = [f"{name} {_shown(_current(row, name))} -> {_shown(value)}" if row and name in SHOWN else name
             for name, value in changed.items()]  # fmt: skip
     if row is not None and not row.enabled:
         told.insert(0, "switched on")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+from django.db import transaction
+
 from apps.lib.errors import Failure, InvalidInput
 from apps.workspaces.audit import Actor
 from apps.workspaces.models import Project, Workspace
@@ -48,7 +50,8 @@ def put_all(project: Project, items: list[Item], actor: Actor) -> Done:
         refused: list[tuple[Item, list[str]]] = []
         for item in waiting:
             try:
-                _put(project, item, actor, done)
+                with transaction.atomic():
+                    _put(project, item, actor, done)
             except Failure as failure:
                 refused.append((item, list(_sentences(item, failure))))
         if len(refused) == len(waiting):
@@ -107,10 +110,8 @@ def item_of(file: Path, folder: Path | None, *, publish: bool, note: str) -> Ite
     Raises `InvalidInput`, OSError.
     """
     source = read_file(file)
-    if folder is not None:
-        name = file.relative_to(folder).with_suffix("").as_posix()
-    else:
-        name = name_in(source) or file.stem
+    in_folder = file.relative_to(folder).with_suffix("").as_posix() if folder is not None else ""
+    name = in_folder or name_in(source) or file.stem
     return Item(name, source, str(file), publish, note)
 
 
