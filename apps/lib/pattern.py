@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
+import re2
 
 LARGEST = 256 * 1024  # bytes of a compiled expression: a few letters may stand for a very large one
 
@@ -36,3 +37,17 @@ def fault(pattern: str) -> str:
         except (jsonschema_rs.ValidationError, ValueError):
             return "Must be a regular expression, not too large, without look-arounds and back references."
     return ""
+
+
+@lru_cache(maxsize=256)
+def engine(pattern: str) -> Any:
+    """A pattern without `fault` as RE2's, which also finds where it matches; the time of one search is at most linear to
+    the text times ``programsize``. Raises ValueError for the few that RE2 has not.
+    """
+    options = re2.Options()
+    options.max_mem = LARGEST
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error:
+        raise ValueError("RE2 does not have this pattern") from None
