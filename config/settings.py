@@ -181,6 +181,7 @@ CELERY_TASK_ROUTES = {
     "connections.keep_alive": {"queue": "refresh"},
     "connections.refresh_ahead": {"queue": "refresh"},
     "workspaces.deliver": {"queue": "deliveries"},
+    "runs.carry": {"queue": "runs"},  # and "steps" where the run had begun (`apps.runs.hints`)
 }
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -194,9 +195,12 @@ CELERY_BEAT_SCHEDULE = {
     # Those that wait longer than until the next one (the workers were stopped) are thrown away, not worked off.
     "keep connections alive": {"task": "connections.keep_alive", "schedule": 30.0, "options": {"expires": 30.0}},
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
+    "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Seconds after which a run whose worker has died is taken up by another one.
+JACKFIELD_RUN_LEASE_SECONDS = float(os.environ.get("JACKFIELD_RUN_LEASE_SECONDS", "30"))
 
 # -- Execution log ---------------------------------------------------------------------------------------------------
 JACKFIELD_LOG_FLUSH_SECONDS = 0.5  # a kill -9 loses at most this much of the execution log

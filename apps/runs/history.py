@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from apps.toolkits.registry import catalog
+
 from .definitions import definition_of
 from .engine import Event, Facts, Machine
 from .models import Run, RunEvent, RunFile
@@ -18,8 +20,15 @@ def replay(run: Run) -> Machine:
         user=run.user_id or None,
         maximum_attempts=run.maximum_attempts,
         load_file=file_loader(run.project_id),
+        safe_tools=lambda name: is_safe(run, name),
     )
     return Machine.replay(definition_of(run.version_id), facts, events_of(run) if run.events_count else ())
+
+
+def is_safe(run: Run, tool: str) -> bool:
+    """Whether a tool may be done again where nobody knows whether it was done."""
+    found = catalog(run.project).find_tool(tool)
+    return found is not None and found[1].is_idempotent
 
 
 def events_of(run: Run) -> Iterable[Event]:

@@ -61,14 +61,19 @@ def execute(
     removed. Raises a `Failure`; `ProviderRefused` for the provider's own errors.
     """
     with Call(caller, surface, name=tool_name[:200], user_id=user_id, params=params) as call:
-        found = catalog(caller.project).find_tool(tool_name)
-        if found is None:
-            raise errors.UnknownTool(f"There is no tool named {tool_name[:200]}.")
-        outcome = run(call, *found, params, connection_id)
-        if not outcome.is_success:
-            lacking = call.connection if outcome.status == 403 else None
-            raise refusal(found[0], outcome, advice_on_scopes(lacking, found[1]) if lacking else "")
-        return _hooked(*found, outcome)
+        return carry_out(call, tool_name, params, connection_id)
+
+
+def carry_out(call: Call, tool_name: str, params: dict[str, Any], connection_id: str | None = None) -> Outcome:
+    """`execute`, within a call that somebody else ends."""
+    found = catalog(call.caller.project).find_tool(tool_name)
+    if found is None:
+        raise errors.UnknownTool(f"There is no tool named {tool_name[:200]}.")
+    outcome = run(call, *found, params, connection_id)
+    if not outcome.is_success:
+        lacking = call.connection if outcome.status == 403 else None
+        raise refusal(found[0], outcome, advice_on_scopes(lacking, found[1]) if lacking else "")
+    return _hooked(*found, outcome)
 
 
 def run(call: Call, toolkit: Toolkit, tool: Tool, params: dict[str, Any], connection_id: str | None = None) -> Outcome:

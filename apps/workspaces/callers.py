@@ -36,7 +36,7 @@ class Caller:
     ``user_id`` is set where the key or token is bound to one end user: then nothing else may be named.
     """
 
-    kind: str  # key | end_user | member
+    kind: str  # key | end_user | member | run
     project: Project
     scopes: frozenset[str]
     actor: Actor
@@ -56,6 +56,8 @@ class Caller:
     @property
     def quota_id(self) -> str:
         """What the limit of calls a minute is counted by."""
+        if self.kind == "run":  # those of a project count together
+            return "run"
         return f"key:{self.key.pk}" if self.key else f"{self.kind}:{self.user_id or self.actor.name}"
 
     def may(self, scope: str) -> bool:
