@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 from django.db import transaction
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from apps.connections.integrations import configure, disable
 from apps.connections.models import Integration
@@ -53,18 +53,11 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FromEnvironment(Part):
-    """A value of the environment: ``{from_env: NAME}``, the same as ``${NAME}``."""
-
-    from_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-
-
-Value = str | FromEnvironment
 Limit = int | None
 
 
 class PlanPart(Part):
-    """A plan by its name; limits that are given are set, ``null`` lifts one."""
+    """A plan by its name, which alone may stand there; limits that are given are set, ``null`` lifts one."""
 
     name: str = Field(min_length=1, max_length=60)
     connections: Limit = Field(default=None, ge=0, le=2**31 - 1)
@@ -74,11 +67,16 @@ class PlanPart(Part):
     concurrent_calls: Limit = Field(default=None, ge=0, le=2**31 - 1)
     concurrent_runs: Limit = Field(default=None, ge=0, le=2**31 - 1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
 
 class SettingsPart(Part):
-    logo: Value | None = None
+    logo: str | None = None
     colour: str | None = None
-    allowed_origins: list[Value] | None = None
+    allowed_origins: list[str] | None = None
     confirm_connections: bool | None = None
     retention: int | None = None
 
@@ -87,8 +85,8 @@ class IntegrationPart(Part):
     toolkit: str = Field(min_length=1, max_length=100)
     enabled: bool = True
     display_name: str | None = Field(default=None, max_length=100)
-    client_id: Value | None = None
-    client_secret: Value | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
     scopes: list[str] | None = None
     overrides: dict[str, Any] | None = None
 
@@ -116,7 +114,7 @@ class ProjectFile(Part):
     owner: str | None = Field(default=None, description="Who owns the workspace, where it has to be made.")
     project: str = Field(min_length=1, max_length=100, pattern=r"^[^/\x00-\x1f]+$")
     settings: SettingsPart | None = None
-    plan: PlanPart | str | None = None
+    plan: PlanPart | None = None
     integrations: list[IntegrationPart] = []
     groups: dict[str, list[str]] = {}
     modules: list[ModulePart] = []
@@ -158,7 +156,7 @@ def load(path: Path) -> Wanted:
 
 def _sentences(path: Path, document: Document, error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
-        place = [part for part in fault["loc"] if part not in UNION_MEMBERS]
+        place = fault["loc"]
         yield f"{path}:{document.lines.at(place)}: {_dotted(place)}: {fault['msg']}"
 
 
@@ -177,7 +175,6 @@ def _literal_secrets(path: Path, document: Document) -> Iterator[str]:
             yield f"{path}:{line}: integrations[{index}].client_secret: Name a variable of the environment, ${{NAME}}."
 
 
-UNION_MEMBERS = frozenset({"str", "PlanPart", "FromEnvironment"})  # pydantic names them in a fault's place
 FILLED = frozenset({"integrations", "settings"})  # elsewhere, and in definitions above all, ${NAME} is a text
 
 
@@ -349,19 +346,13 @@ def _workspace(wanted: Wanted, named: str, outcome: Outcome, actor: Actor) -> Wo
     return workspaces.create_workspace(name, owner, actor)
 
 
-def _set_plan(
-    workspace: Workspace, part: PlanPart | str | None, wanted: Wanted, outcome: Outcome, actor: Actor
-) -> None:
+def _set_plan(workspace: Workspace, part: PlanPart | None, wanted: Wanted, outcome: Outcome, actor: Actor) -> None:
     if part is None:
         return
-    name = part if isinstance(part, str) else part.name
-    limits = (
-        {}
-        if isinstance(part, str)
-        else {limit: getattr(part, limit) for limit in LIMITS if limit in part.model_fields_set}
-    )
+    name = part.name
+    limits = {limit: getattr(part, limit) for limit in LIMITS if limit in part.model_fields_set}
     found = Plan.objects.filter(name=name).first()
-    if found is None and isinstance(part, str):
+    if found is None and not limits:
         raise Faults([f"{wanted.shown}: plan: There is no plan {name}. With limits it is made."])
     row = found or Plan(name=name)
     changed = {limit: value for limit, value in limits.items() if getattr(row, limit) != value}
@@ -369,7 +360,7 @@ def _set_plan(
         told = [f"{limit} {_limit(getattr(row, limit))} -> {_limit(value)}" for limit, value in changed.items()]
         others = row.workspaces.exclude(pk=workspace.pk).count() if found else 0
         shared = f" (also of {others} other workspaces)" if others else ""
-        outcome.changes.append(f"{'~' if found else '+'} plan {name}{shared}: {', '.join(told) or 'without limits'}")
+        outcome.changes.append(f"{'~' if found else '+'} plan {name}{shared}: {', '.join(told) or 'no limits'}")
         for limit, value in changed.items():
             setattr(row, limit, value)
         workspaces.save_plan(row, actor)
