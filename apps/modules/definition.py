@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from apps.lib import expressions
+
 MAX_STEPS = 500
 MAX_BYTES = 1024 * 1024
 MAX_NESTING = 20
@@ -24,7 +26,7 @@ KINDS = ("tool", "request", "form", "approve", "condition", "switch", "for_each"
 WAITING_KINDS = frozenset({"form", "approve", "wait", "run"})
 RESERVED_LAST_SEGMENTS = frozenset({"publish", "unpublish", "check", "rollback", "rotate-key", "versions"})
 NAME_PATTERN = r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$"
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d|w)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 366 * 86400.0  # seconds: what is waited for longer than a year is a mistake
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # idempotent: RFC 9110 section 9.2.2
@@ -32,12 +34,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # idempot
 
 def seconds_of(value: Any) -> float:
     """A duration in seconds. Raises ValueError."""
-    if isinstance(value, bool):
-        raise ValueError("a duration is like 30s, 5m, 2h, 1d, or a number of seconds")
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         found = float(value)
     else:
-        match = DURATION.fullmatch(str(value).strip())
+        match = DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
             raise ValueError("a duration is like 30s, 5m, 2h, 1d, or a number of seconds")
         found = float(match[1]) * SECONDS[match[2]]
@@ -57,20 +57,28 @@ FieldType = Literal["text", "long_text", "number", "date", "email", "choice", "c
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, ignored_types=(cached_property,))
+    """No other keys than these, and no value made into another type: the JSON Schema says the same."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, ignored_types=(cached_property,)
+    )
+
+
+Number = int | float
+Option = str | int | float
 
 
 class Limits(Strict):
     """Bounds of a value: of a number itself, of a text's or list's length, of a file's size in bytes."""
 
-    min: float | str | None = Field(default=None, description="Of a number, or of a date (YYYY-MM-DD).")
-    max: float | str | None = None
+    min: Number | str | None = Field(default=None, description="Of a number, or of a date (YYYY-MM-DD).")
+    max: Number | str | None = None
     min_length: int | None = Field(default=None, ge=0)
     max_length: int | None = Field(default=None, ge=0)
     pattern: str | None = Field(
         default=None, max_length=200, description="Regular expression that the whole text fits."
     )
-    options: list[str | float] | None = Field(default=None, min_length=1, max_length=500)
+    options: list[Option] | None = Field(default=None, min_length=1, max_length=500)
 
 
 class StartParameter(Limits):
@@ -93,8 +101,8 @@ class FormField(Limits):
     required: bool = False
     default: Json = None
     help: Text = ""
-    placeholder: str = ""
-    options: list[str | float] | str | None = None  # type: ignore[assignment] # an expression may give them
+    placeholder: Text = ""
+    options: list[Option] | Text | None = None  # type: ignore[assignment] # an expression may give them
 
 
 class Page(Strict):
@@ -110,7 +118,7 @@ class Asked(Strict):
     text: Text = ""
     assignees: list[Text] | Text | None = Field(
         default=None,
-        description="E-mail addresses, group:<name>, user:<end user's id>, or an expression of such a list.",
+        description="E-mail addresses, group:<name>, user:<end user's id>, or one expression that gives such a list.",
     )
     deadline: Duration | None = None
     remind: Duration | None = Field(
@@ -203,6 +211,15 @@ class Retry(Strict):
         return self
 
 
+def _message_alone(value: Any) -> Any:
+    return {"message": value} if isinstance(value, str) else value
+
+
+def _one_kind(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: exactly one of the kinds' keys."""
+    schema["oneOf"] = [{"required": [kind]} for kind in KINDS]
+
+
 class Goto(Strict):
     goto: Id
 
@@ -219,7 +236,7 @@ class Step(Strict):
     on_lost: Literal["retry", "fail", "continue"] | None = None
     connection: Text = "user"
 
-    tool: str | None = None
+    tool: str | None = Field(default=None, max_length=200, description="GITHUB_CREATE_ISSUE, or github.create_issue.")
     request: Request | None = None
     form: Form | None = None
     approve: Approve | None = None
@@ -227,10 +244,10 @@ class Step(Strict):
     switch: Json = None
     for_each: Json = None
     set: dict[str, Json] | None = None
-    wait: WaitUntil | WaitEvent | Text | float | None = None
+    wait: WaitUntil | WaitEvent | Text | Number | None = None
     run: ModuleName | None = None
-    code: str | None = None
-    fail: Fail | None = None
+    code: str | None = Field(default=None, max_length=200, description="A callable that the installation registers.")
+    fail: Annotated[Fail | None, BeforeValidator(_message_alone, json_schema_input_type=Fail | Text | None)] = None
 
     with_: dict[str, Json] | Text | None = Field(default=None, alias="with")
     then: list[Step] = []
@@ -241,12 +258,12 @@ class Step(Strict):
     parallel: int = Field(default=1, ge=1, le=50)
     do: list[Step] = []
 
-    @model_validator(mode="before")
-    @classmethod
-    def _texts_of_fail(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("fail"), str):
-            return {**data, "fail": {"message": data["fail"]}}
-        return data
+    model_config = ConfigDict(json_schema_extra=_one_kind)
+
+    @property
+    def item_name(self) -> str:
+        """What expressions of a for_each's ``do`` call the item."""
+        return self.as_ or "item"
 
     @property
     def kind(self) -> str:
@@ -310,6 +327,11 @@ class Definition(Strict):
     hook: Hook | Literal[False] | None = None
     end: End | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _mentions_resolved(cls, data: Any) -> Any:
+        return with_mentions(data)
+
     @cached_property
     def by_id(self) -> dict[str, Step]:
         return {step.id: step for step in walk(self.steps)}
@@ -325,3 +347,30 @@ def walk(steps: list[Step]) -> Iterator[Step]:
         yield step
         for _, block in step.blocks():
             yield from walk(block)
+
+
+def with_mentions(data: Any) -> Any:
+    """A definition's data with every ``@[Name]`` as the expression it means; unknown names stay as they stand.
+
+    What the start parameters themselves say is left alone.
+    """
+    parameters = data.get("start_parameters") if isinstance(data, dict) else None
+    if not isinstance(parameters, list):
+        return data
+    names = {
+        item["name"].strip(): item["api_name"]
+        for item in parameters
+        if isinstance(item, dict) and isinstance(item.get("name"), str) and isinstance(item.get("api_name"), str)
+    }
+    return {key: value if key == "start_parameters" else _resolved(value, names) for key, value in data.items()}
+
+
+def _resolved(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        known = "@[" in value and not expressions.unknown_mentions(value, names)
+        return expressions.resolve_mentions(value, names) if known else value
+    if isinstance(value, list):
+        return [_resolved(item, names) for item in value]
+    if isinstance(value, dict):
+        return {key: _resolved(item, names) for key, item in value.items()}
+    return value
