@@ -1,4 +1,4 @@
-"""How the Shortcut API and the Raw execute API spell errors.
+"""How the Shortcut API, the Raw execute API, the Runs API and the sessions API spell errors.
 
 The Integrations API's envelope, which the platform's own routes share, stands in `apps.lib.api`.
 """
@@ -93,5 +93,79 @@ class Raw(Envelope):
         }
 
 
+class Runs(Envelope):
+    """Flat: ``{code, category, message, retirable, details?, correlationId}``; spelled so by the API's published clients."""
+
+    TABLE: tuple[Spelling, ...] = (
+        (errors.BodyTooLarge, 413, "payload-too-large"),
+        (errors.MethodNotAllowed, 405, "method-not-allowed"),
+        (errors.BadRequest, 400, "bad-request"),
+        (errors.Unauthenticated, 401, "unauthorized"),
+        (errors.ConnectionExpired, 401, "unauthorized"),
+        (errors.NotPermitted, 403, "forbidden"),
+        (errors.NotFound, 404, "not-found"),
+        (errors.UnknownTool, 404, "not-found"),
+        (errors.Conflict, 409, "conflict"),
+        (errors.QuotaExceeded, 429, "too-many-requests"),
+        (errors.RateLimited, 429, "too-many-requests"),
+        (errors.TimedOut, 504, "gateway-timeout"),
+        (errors.ExecutionFailed, 502, "bad-gateway"),
+        (Failure, 500, "internal-server-error"),
+    )
+
+    def status(self, failure: Failure) -> int:
+        return spelled(failure, self.TABLE)[0]
+
+    def body(self, failure: Failure) -> dict[str, Any]:
+        status, code = spelled(failure, self.TABLE)
+        body: dict[str, Any] = {
+            "code": code,
+            "category": "user" if status < 500 else "infrastructure",
+            "message": failure.text,
+            "retirable": status == 429 or status >= 500 or failure.retry_after is not None,
+            "correlationId": request_id(),
+        }
+        if failure.details is not None:
+            body["details"] = failure.details
+        return body
+
+
+class Sessions(Envelope):
+    """``{errors: [{status, code, title, detail, source?}]}``, one for each fault, as JSON:API 1.1 has it (section Errors).
+
+    A fault's name is a JSON pointer into the body, or names a header or a parameter of the query (`PARAMETERS`).
+    """
+
+    PARAMETERS = frozenset({"include", "query"})
+    TABLE: tuple[Spelling, ...] = tuple(
+        (cls, status, code.replace("-", "_")) for cls, status, code in Runs.TABLE
+    )  # fmt: skip
+
+    def status(self, failure: Failure) -> int:
+        return spelled(failure, self.TABLE)[0]
+
+    def body(self, failure: Failure) -> dict[str, Any]:
+        status, code = spelled(failure, self.TABLE)
+        head = {"status": str(status), "code": code, "title": failure.message}
+        if isinstance(failure, errors.InvalidInput) and isinstance(failure.details, dict):
+            faults = [
+                {**head, "detail": text, "source": self._source(name)}
+                for name, texts in failure.details.items()
+                for text in texts
+            ]
+            if faults:
+                return {"errors": faults}
+        return {"errors": [{**head, "detail": failure.text}]}
+
+    def _source(self, name: str) -> dict[str, str]:
+        if name.startswith("/"):
+            return {"pointer": name}
+        if name == "body":
+            return {"pointer": ""}
+        return {"parameter" if name in self.PARAMETERS else "header": name}
+
+
 SHORTCUT = Shortcut()
 RAW = Raw()
+RUNS = Runs()
+SESSIONS = Sessions()

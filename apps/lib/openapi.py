@@ -24,7 +24,7 @@ from rest_framework import serializers
 
 from . import errors
 from .api import DEFAULT_LIMIT, INTEGRATIONS, MAX_LIMIT, Envelope
-from .envelopes import RAW, SHORTCUT
+from .envelopes import RAW, RUNS, SESSIONS, SHORTCUT
 from .errors import Failure
 
 Row = dict[str, Any]
@@ -36,7 +36,8 @@ A project's routes begin with `/v1/{appId}`, where `appId` is the project's id (
 (`Authorization: Bearer jf_sk_…` or `X-API-Key: jf_sk_…`), an end user's JWT or a member's JWT (`Authorization: Bearer …`).
 
 Every error has its surface's form: the schema `Error`; `ShortcutError` on the Shortcut API and of personal keys; `RawError` on
-the Raw execute API. Each code is explained at [/docs/errors](/docs/errors). 429 always carries `Retry-After`, in seconds.
+the Raw execute API, `RunsError` on the Runs API, `SessionErrors` on the sessions API. Each code is explained at
+[/docs/errors](/docs/errors). 429 always carries `Retry-After`, in seconds.
 Lists are paged: `limit`, `cursor`, and `nextCursor` in the answer, null at the end.
 With an `Idempotency-Key`, where a route takes one, a repeated request gets the first answer.
 `X-Request-Id` is taken over where it is sent, else made, and stands on every answer.
@@ -50,6 +51,10 @@ TAGS = {
     "Shortcut API": "One route an endpoint: `POST /v1/{integration}/{endpoint}`, for personal keys, scripts and agents.",
     "Personal keys": "API keys that end users make for themselves.",
     "Raw execute": "Integrations with credentials of their own, and any endpoint of their services.",
+    "Runs API": "Starting published modules and following their runs; a project is named by its workspace's UUID and its name.",
+    "Sessions API": "Starting one published module with its own key, and following what was started.",
+    "Runs": "The log of runs, and the events that they wait for.",
+    "Hooks": "Requests of other services that start a module.",
     "End users": "The people of your product, and tokens with which they call.",
     "Project": "A project's settings.",
     "Webhooks": "Where a project's events are sent, signed by the Standard Webhooks scheme.",
@@ -65,7 +70,8 @@ SECURITY_SCHEMES: Row = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
 }
 # What the routes below a path are called with.
-SECURED = (("/v1/", ("bearer", "apiKey")), ("/api/integrations", ("bearer", "apiKey")), ("/api-keys", ("bearer",)))
+WITH_KEYS = ("/v1/", "/api/integrations", "/api/v1/", "/api/execution", "/{workspaceId}/")
+SECURED = (*((begin, ("bearer", "apiKey")) for begin in WITH_KEYS), ("/api-keys", ("bearer",)))
 PARAMETER_NAMES = {
     "app_id": ("appId", "The project's id."),
     "project_id": ("projectId", "The project's id."),
@@ -81,12 +87,20 @@ PARAMETER_NAMES = {
     "toolkit": ("toolkit", "The toolkit's slug."),
     "name": ("name", "The module's name; it may have slashes."),
     "n": ("n", "The version's number."),
+    "workspace_id": ("workspaceId", "The workspace's id, a UUID."),
+    "project_name": ("projectName", "The project's name."),
+    "run_id": ("runId", "The run's id."),
+    "event_name": ("eventName", "The name of the event that a step waits for."),
+    "published_module_id": ("publishedModuleId", "The published module's id."),
+    "session_id": ("sessionId", "The session's id."),
+    "hook_token": ("token", "The token of the module's hook."),
 }
 # By what stands first in a path the surfaces are told apart (`apps.lib.paths`).
 PATH_FORMS: Row = {
     "appId": {"pattern": "^[^/_]*_[^/]*$"},
     "projectId": {"pattern": "^[^/_]*_[^/]*$"},
     "integration": {"pattern": "^[a-z0-9-]+$"},
+    "workspaceId": {"pattern": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"},
 }
 AUTH_ERRORS = (errors.AuthRequired, errors.InvalidApiKey, errors.InvalidUserToken, errors.UserTokenExpired,
                errors.InvalidMemberToken)  # fmt: skip
@@ -129,8 +143,39 @@ class RawError(serializers.Serializer[Any]):
     requestId = serializers.CharField()
 
 
+class RunsError(serializers.Serializer[Any]):
+    """How every route of the Runs API says no."""
+
+    code = serializers.CharField(help_text="Stable; decide by it, not by the message.")
+    category = serializers.CharField(help_text="`user`: what was asked for; `infrastructure`: a fault of ours.")
+    message = serializers.CharField(help_text="What happened, in a sentence.")
+    retirable = serializers.BooleanField(help_text="Whether the same request may succeed later.")
+    details = serializers.JSONField(required=False, help_text="The faults as {field: [messages]}.")
+    correlationId = serializers.CharField(help_text="The X-Request-Id.")
+
+
+class FaultSource(serializers.Serializer[Any]):
+    pointer = serializers.CharField(required=False, allow_blank=True, help_text="JSON pointer into the body.")
+    parameter = serializers.CharField(required=False, help_text="A parameter of the query.")
+    header = serializers.CharField(required=False)
+
+
+class SessionFault(serializers.Serializer[Any]):
+    status = serializers.CharField(help_text="The HTTP status, as a text.")
+    code = serializers.CharField(help_text="Stable; decide by it, not by the text.")
+    title = serializers.CharField(help_text="What kind of fault.")
+    detail = serializers.CharField(help_text="What happened, in a sentence.")
+    source = FaultSource(required=False)  # type: ignore[assignment] # a field; the metaclass takes it out of the class
+
+
+class SessionErrors(serializers.Serializer[Any]):
+    """How every route of the sessions API says no."""
+
+    errors = SessionFault(many=True)  # type: ignore[assignment] # a field; the metaclass takes it out of the class
+
+
 ERROR_SCHEMAS: dict[Envelope, type[serializers.Serializer[Any]]] = {
-    INTEGRATIONS: Error, SHORTCUT: ShortcutError, RAW: RawError,
+    INTEGRATIONS: Error, SHORTCUT: ShortcutError, RAW: RawError, RUNS: RunsError, SESSIONS: SessionErrors,
 }  # fmt: skip
 
 
@@ -177,12 +222,13 @@ def operation(
     public: bool = False,
     envelope: Envelope = INTEGRATIONS,
     answers: Mapping[int | str, OpenApiResponse] | None = None,
+    further: Mapping[int, Any] | None = None,
     refusal: Any = None,
 ) -> Any:
     """Describes one method of a view: what it takes (``sent`` is an example), what it answers, how it fails.
 
-    ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has; ``refusal`` is the
-    schema of error answers where they may have another form than the envelope's.
+    ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has, and ``further`` their
+    examples; ``refusal`` is the schema of error answers where they may have another form than the envelope's.
     """
     parameters = list(parameters)
     failures = [*fails, *_implied(body, parameters), *(() if public else (*AUTH_ERRORS, errors.NotFound))]
@@ -203,6 +249,10 @@ def operation(
                 [OpenApiExample("Answer", value=example, response_only=True, status_codes=[str(status)])]
                 if example is not None
                 else []
+            ),
+            *(
+                OpenApiExample(f"Answer {code}", value=value, response_only=True, status_codes=[str(code)])
+                for code, value in (further or {}).items()
             ),
             *_error_examples(failures, envelope),
         ],
@@ -242,7 +292,9 @@ def _error_answers(failures: Iterable[type[Failure]], envelope: Envelope, schema
 
 def _code(cls: type[Failure], envelope: Envelope) -> str:
     body = envelope.body(cls())
-    return str(cls.code if envelope is INTEGRATIONS else body["code"] if envelope is RAW else body["error"])
+    if envelope is SESSIONS:
+        return str(body["errors"][0]["code"])
+    return str(cls.code if envelope is INTEGRATIONS else body["error"] if envelope is SHORTCUT else body["code"])
 
 
 def _error_examples(failures: Iterable[type[Failure]], envelope: Envelope) -> list[OpenApiExample]:
@@ -266,9 +318,14 @@ def _error_example(cls: type[Failure], envelope: Envelope) -> Row:
     }
     failure = cls()
     failure.details = details.get(cls)
+    if envelope in {RUNS, SESSIONS} and cls is errors.InvalidInput:
+        place = "parameters." if envelope is RUNS else "/data/startParameters/"
+        failure.details = {f"{place}employee_name": ["This field is required."]}
     value = envelope.body(failure)
     if envelope is INTEGRATIONS:
         value["error"]["documentation_url"] = f"https://jackfield.example/docs/errors#{cls.code}"
+    if envelope is RUNS:
+        value |= {"correlationId": "req_6vnc8"}
     if envelope is RAW:
         value |= {"timestamp": "2026-01-31T12:00:00.000Z", "path": "/api/integrations/…", "requestId": "req_6vnc8"}
     return value
@@ -305,9 +362,12 @@ def _headers_of(status: str, described: Row) -> Row:
 
 
 # -- The document ----------------------------------------------------------------------------------------------------
+OURS = ("/v1/", "/api/", "/api-keys", "/hooks/", "/{workspace_id}/")
+
+
 def only_ours(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
     """The API's own routes: not those of the sandbox's pretended service, nor of libraries."""
-    return [endpoint for endpoint in endpoints if endpoint[0].startswith(("/v1/", "/api/", "/api-keys"))]
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith(OURS)]
 
 
 def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:

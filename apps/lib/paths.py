@@ -1,4 +1,5 @@
-"""What stands in a path, told apart by its form: a project's id has an underscore, a toolkit's slug none."""
+"""What stands in a path, told apart by its form: a project's id has an underscore, a toolkit's slug none, a workspace's id
+is a UUID."""
 
 from __future__ import annotations
 
@@ -8,6 +9,12 @@ from django.urls.converters import StringConverter
 
 class ProjectId(StringConverter):
     regex = "[^/_]*_[^/]*"
+
+
+class WorkspaceId(StringConverter):
+    """A UUID, in either case (RFC 9562 section 4)."""
+
+    regex = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 
 class Slug(StringConverter):
@@ -27,6 +34,7 @@ class Rest(StringConverter):
 
 
 register_converter(ProjectId, "project")
+register_converter(WorkspaceId, "workspace")
 register_converter(Slug, "toolkit")
 register_converter(ToolSlug, "tool")
 register_converter(Rest, "rest")

@@ -16,13 +16,17 @@ from django.urls import Resolver404, resolve
 
 from . import errors
 from .api import INTEGRATIONS, Envelope, as_failure
-from .envelopes import RAW, SHORTCUT
+from .envelopes import RAW, RUNS, SESSIONS, SHORTCUT
 
 # The first whose pattern the path begins with. A project's id has an underscore, which a toolkit's slug never has.
 ENVELOPES: tuple[tuple[re.Pattern[str], Envelope], ...] = (
     (re.compile(r"/v1/(skills|connect)/|/v1/(?!integrations/)[^/_]+/[^/]+/$|/api-keys/"), SHORTCUT),
     (re.compile(r"/api/integrations/"), RAW),
-    (re.compile(r"/v1/|/api/|/sandbox/"), INTEGRATIONS),
+    (re.compile(r"/api/v1/workspace/"), RUNS),
+    (re.compile(r"/api/execution/"), SESSIONS),
+    (re.compile(r"/v1/|/api/|/sandbox/|/hooks/"), INTEGRATIONS),
+    # Last, for it begins with an id; people's pages have no such path.
+    (re.compile(r"/(?!admin/|accounts/|static/|s/|connect/|me/)[^/]+/projects/"), RUNS),
 )
 # Probes come by address, whatever hosts the installation answers to.
 PROBES = frozenset({"/healthz", "/readyz"})

@@ -21,7 +21,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpResponse
 from django.utils import timezone
 
-from apps.lib.api import as_failure
+from apps.lib.api import Envelope, as_failure
 from apps.lib.db import release
 from apps.lib.errors import AddressRefused, Conflict, InvalidInput, RefreshUnavailable, UnknownTool
 from apps.lib.vault import VaultError, seal, unseal
@@ -53,14 +53,19 @@ def idempotent(method: Callable[..., HttpResponse]) -> Callable[..., HttpRespons
         view.user_id()  # a header that cannot be read finds nobody's answer
         # Bound to the route and to whoever the call is for: another person's key is another key.
         place = [caller.project.pk, request.path, caller.quota_id, request.META.get("HTTP_X_END_USER", ""), key]
-        record_id = hashlib.sha256("\x00".join(place).encode()).hexdigest()
         body = hashlib.sha256(repr(sorted(_plain(request.data))).encode(errors="surrogatepass")).hexdigest()
-        stored = _claim_or_wait(record_id, body)
-        if stored is not None:
-            return stored
-        return _first(record_id, lambda: method(view, request, *args, **kwargs), view)
+        return once(place, body, lambda: method(view, request, *args, **kwargs), view.envelope)
 
     return wrapper
+
+
+def once(place: list[str], body: str, call: Callable[[], HttpResponse], envelope: Envelope) -> HttpResponse:
+    """The answer of ``call``, or the first one that was given at this place within 24 hours.
+
+    ``body`` tells one request from another: with another one it is `Conflict`.
+    """
+    record_id = hashlib.sha256("\x00".join(place).encode(errors="surrogatepass")).hexdigest()
+    return _claim_or_wait(record_id, body) or _first(record_id, call, envelope)
 
 
 def answered_by_provider(response: HttpResponse, status: int) -> HttpResponse:
@@ -128,12 +133,12 @@ def _claim(record_id: str, body: str) -> bool:
     return True
 
 
-def _first(record_id: str, call: Callable[[], HttpResponse], view: Any) -> HttpResponse:
+def _first(record_id: str, call: Callable[[], HttpResponse], envelope: Envelope) -> HttpResponse:
     kept = True
     try:
         response = call()
     except Exception as error:
-        response = view.envelope.render(as_failure(error))
+        response = envelope.render(as_failure(error))
         kept = not isinstance(error, NOT_SENT)
     except BaseException:
         IdempotencyRecord.objects.filter(pk=record_id).delete()

@@ -1,0 +1,268 @@
+"""The Runs API: runs of modules started, followed, cancelled, their traces read.
+
+Served at two prefixes (`runs_urls`), which differ in one thing: what a start answers with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework import serializers
+
+from apps.connections.models import Connection
+from apps.lib.api import StrictText, json_answer
+from apps.lib.envelopes import RUNS
+from apps.lib.errors import AddressRefused, InvalidInput
+from apps.modules.services import find_published
+from apps.workspaces.api.base import ProjectView
+from apps.workspaces.callers import Caller
+from apps.workspaces.idempotency import idempotent
+from apps.workspaces.services import USER_ID_LENGTH, clean_user_id
+
+from .. import starting
+from ..callers import identify_by_name
+from ..models import Run
+from ..starting import MAX_ATTEMPTS, MAX_SECONDS, Options
+from ..trace import trace_of
+from . import runs_schema as schema
+from .serializers import JsonObject
+from .starts import find_run, start
+
+LONGEST_URL = 2000
+NO_SINKS = "Sinks are not available yet: read the result from GET run/{runId}/result."
+NO_RUNTIME = "Auth sessions from runtime input are not supported yet: name a connection by its id."
+
+# What the published clients' models know; they raise at anything else.
+STATES = {
+    Run.Status.CREATED: "pending",
+    Run.Status.RUNNING: "started",
+    Run.Status.WAITING_FOR_INPUT: "started",
+    Run.Status.COMPLETED: "completed",
+    Run.Status.FATAL_ERRORED: "failed",
+    Run.Status.CANCELLED: "canceled",
+}
+CODES = frozenset({
+    "internal-server-error", "script-process-crashed", "unexpected", "script-execution-exception",
+    "script-no-valid-output-received", "result-too-big-error", "script-timeout", "script-unexpected-error",
+    "auth-check-failed", "all-attempts-failed", "check-attempts-failed", "create-attempts-failed",
+    "post-create-check-attempts-failed", "api-attempts-failed", "onepassword-integration-error", "job-run-terminated",
+})  # fmt: skip
+CATEGORIES = frozenset({"infrastructure", "execution", "auth", "user", "billing"})
+REASONS = frozenset({
+    "auth-session-validate-dependency-failed", "terminated", "job-run-paused", "job-run-terminated",
+    "failed-to-initialize-job-run", "api-access-disabled", "cancelled-user-action",
+})  # fmt: skip
+
+
+# -- Bodies ----------------------------------------------------------------------------------------------------------
+class StrictInteger(serializers.IntegerField):
+    """A number that must come as a JSON number without a fraction."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
+class StrictBoolean(serializers.Field[bool, Any, bool, Any]):
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Must be true or false.")
+        return data
+
+
+class ProxyUrl(StrictText):
+    """``http://user:password@host:port``; what it may reach is checked where it is used."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        try:
+            parts = urlsplit(text)
+            is_proxy = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_proxy = False
+        if not is_proxy or not text.isascii() or not text.isprintable() or " " in text:
+            raise serializers.ValidationError("Must be a URL like http://user:password@host:port.")
+        return text
+
+
+class RetryBody(serializers.Serializer[Any]):
+    maximumAttempts = StrictInteger(min_value=1, max_value=MAX_ATTEMPTS, required=False, allow_null=True)
+
+
+class StartBody(serializers.Serializer[Any]):
+    """Members that are not known are passed over: published clients send on what they are given."""
+
+    parameters = JsonObject()
+    api = StrictText(max_length=150)
+    proxy = ProxyUrl(max_length=LONGEST_URL, required=False, allow_null=True)
+    saveTrace = StrictBoolean(required=False, allow_null=True)
+    requestTimeout = StrictInteger(min_value=1, max_value=MAX_SECONDS, required=False, allow_null=True)
+    retry = RetryBody(required=False, allow_null=True)
+    authSession = JsonObject(required=False, allow_null=True)
+    endUser = StrictText(max_length=USER_ID_LENGTH, trim_whitespace=False, required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if self.initial_data.get("sink") is not None:
+            raise serializers.ValidationError({"sink": [NO_SINKS]})
+        return attrs
+
+
+def options_of(body: dict[str, Any]) -> Options:
+    """How the run is to be carried out; null is as good as absent."""
+    given = {
+        "maximum_attempts": (body.get("retry") or {}).get("maximumAttempts"),
+        "request_timeout": body.get("requestTimeout"),
+        "save_trace": body.get("saveTrace"),
+        "proxy": body.get("proxy"),
+    }
+    return Options(**{name: value for name, value in given.items() if value is not None})
+
+
+def owner_of(caller: Caller, auth_session: dict[str, Any]) -> str | None:
+    """The end user whose connection an auth session is; None where it is shared. Raises `InvalidInput`."""
+    if auth_session.get("runtimeInput") is not None:
+        raise InvalidInput({"authSession.runtimeInput": [NO_RUNTIME]})
+    given = auth_session.get("id")
+    if not isinstance(given, str) or not 1 <= len(given) <= 255 or "\x00" in given:
+        raise InvalidInput({"authSession.id": ["Must be the id of a connection: ca_…"]})
+    row = Connection.objects.filter(project=caller.project, pk=given).select_related("end_user").first()
+    owner = row.end_user.external_id if row and row.end_user else None
+    if row is None or (owner is not None and caller.user_id not in {None, owner}):
+        raise InvalidInput({"authSession.id": ["There is no such connection."]})
+    return owner
+
+
+# -- Answers ---------------------------------------------------------------------------------------------------------
+def result_of(run: Run) -> dict[str, Any]:
+    """What became of a run, in the words that the published clients know."""
+    status = STATES[Run.Status(run.status)]
+    found: dict[str, Any] = {"runId": run.pk, "status": status}
+    if status == "completed":
+        found["result"] = run.result
+    elif status == "failed":
+        found["error"] = error_of(run)
+        found["message"] = found["error"]["message"]
+    elif status == "canceled":
+        found["reason"] = reason_of(run)
+        found["message"] = found["reason"]["message"]
+    return found
+
+
+def error_of(run: Run) -> dict[str, Any]:
+    """A failed run's error. A code of the module's own goes into the details."""
+    error = run.error or {}
+    code, details = error.get("code"), error.get("details")
+    if code not in CODES:
+        details = details if code is None else {"code": code, "details": details} if details else {"code": code}
+        code = "script-execution-exception"
+    category = error.get("category")
+    found: dict[str, Any] = {
+        "message": str(error.get("message") or "The run failed."),
+        "code": code,
+        "category": category if category in CATEGORIES else "execution",
+        "retirable": bool(error.get("retirable")),
+    }
+    if details is not None:
+        found["details"] = details
+    if run.request_id:
+        found["correlation_id"] = run.request_id
+    return found
+
+
+def reason_of(run: Run) -> dict[str, Any]:
+    error = run.error or {}
+    kind = error.get("type")
+    return {
+        "type": kind if kind in REASONS else "cancelled-user-action",
+        "message": str(error.get("message") or "The run was cancelled."),
+    }
+
+
+# -- Views -----------------------------------------------------------------------------------------------------------
+class RunsView(ProjectView):
+    """A route below ``{workspaceId}/projects/{projectName}``."""
+
+    envelope = RUNS
+    scopes = {"GET": ("runs",), "POST": ("runs",)}
+
+    def find_caller(self, request: HttpRequest) -> Caller:
+        return identify_by_name(request, self.kwargs["workspace_id"], self.kwargs["project_name"])
+
+
+@schema.start
+class StartView(RunsView):
+    """POST run/start, as the Runs API's page prints it: it answers 200."""
+
+    started: ClassVar[int] = 200
+
+    @idempotent
+    def post(self, request: Any, workspace_id: str, project_name: str) -> HttpResponse:
+        body = self.body(StartBody)
+        user_id = self.user_id(_named(body))
+        if body.get("authSession") is not None:
+            owner = owner_of(self.caller, body["authSession"])
+            user_id = owner if user_id is None else user_id
+        module = find_published(self.project, body["api"])
+        try:
+            run = start(self.caller, module, body["parameters"], Run.Surface.RUNS, place=lambda name: f"parameters.{name}",
+                        user_id=user_id, options=options_of(body))  # fmt: skip
+        except AddressRefused as error:  # of the proxy: nothing was called yet
+            raise InvalidInput({"proxy": [error.text]}) from error
+        return json_answer({"runId": run.pk, "status": "pending"}, self.started)
+
+
+def _named(body: dict[str, Any]) -> str | None:
+    named = body.get("endUser")
+    return None if named is None else clean_user_id(named, "endUser")
+
+
+@schema.client_start
+class ClientStartView(StartView):
+    """POST run/start at the published clients' prefix: 201, which is all that the current ones take."""
+
+    started = 201
+
+
+@schema.result
+class ResultView(RunsView):
+    """GET run/{runId}/result."""
+
+    def get(self, request: Any, workspace_id: str, project_name: str, run_id: str) -> HttpResponse:
+        return json_answer(result_of(find_run(self.caller, run_id)))
+
+
+@schema.cancel
+class CancelView(RunsView):
+    """POST run/{runId}/cancel: of a run that has ended nothing changes, and it says how it ended."""
+
+    def post(self, request: Any, workspace_id: str, project_name: str, run_id: str) -> HttpResponse:
+        run = find_run(self.caller, run_id)
+        starting.cancel(run, self.caller.actor)
+        run.refresh_from_db()
+        return json_answer(result_of(run))
+
+
+@schema.trace
+class TraceView(RunsView):
+    """GET run/{runId}/trace."""
+
+    def get(self, request: Any, workspace_id: str, project_name: str, run_id: str) -> HttpResponse:
+        return json_answer(trace_of(find_run(self.caller, run_id)))
+
+
+@schema.client_result
+class ClientResultView(ResultView):
+    pass
+
+
+@schema.client_cancel
+class ClientCancelView(CancelView):
+    pass
+
+
+@schema.client_trace
+class ClientTraceView(TraceView):
+    pass
