@@ -363,17 +363,20 @@ UNFOLD = {
             {
                 "title": "Build",
                 "items": [
+                    _link("Modules", "account_tree", "modules_module_changelist"),
                     _link("Toolkits", "apps", "connections_integration_catalog"),
                     _link("Own toolkits", "build", "toolkits_owntoolkit_changelist"),
                     _link("Integrations", "extension", "connections_integration_changelist", but="/catalog/"),
                     _link("Connections", "cable", "connections_connection_changelist"),
                     _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
-                    _link("Try a tool", "play_circle", "runs_execution_try", "is_editor"),
+                    _link("Try a tool", "bolt", "runs_execution_try", "is_editor"),
                 ],
             },
             {
                 "title": "Observe",
                 "items": [
+                    _link("Runs", "play_circle", "runs_run_changelist"),
+                    _link("Tasks", "how_to_reg", "runs_humantask_changelist"),
                     _link("Executions", "list_alt", "runs_execution_changelist", but="/try/"),
                     _link("Deliveries", "send", "workspaces_webhookdelivery_changelist"),
                     _link("Audit log", "history", "workspaces_auditevent_changelist"),
@@ -385,6 +388,7 @@ UNFOLD = {
                     _link("Workspaces", "domain", "workspaces_workspace_changelist"),
                     _link("Projects", "folder", "workspaces_project_changelist"),
                     _link("Members", "group", "workspaces_membership_changelist"),
+                    _link("Groups", "groups", "modules_group_changelist"),
                     _link("API keys", "key", "workspaces_apikey_changelist"),
                     _link("Token issuers", "verified_user", "workspaces_jwtissuer_changelist"),
                 ],
