@@ -1,4 +1,4 @@
-"""Background work of the execution log."""
+"""Background work of runs and of the execution log."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ from datetime import timedelta
 
 from celery import shared_task
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.workspaces.models import Project
 
 from . import carrier, human
 from . import mail as mails
-from .models import Execution
+from .models import Execution, Run
 
 BATCH = 5000
+RUNS = 100  # deleted at a time: each may have many events
 
 
 @shared_task(name="runs.forget_old")  # type: ignore[untyped-decorator] # celery has no types
 def forget_old() -> int:
-    """Deletes executions past their time: the days that a project has set, else the installation's."""
+    """Deletes executions and ended runs past their time: the days that a project has set, else the installation's."""
     own = Project.objects.filter(settings__has_key="retention")
     days_of = {project.pk: int(project.settings["retention"]) for project in own if project.settings["retention"]}
-    total = _delete(Execution.objects.exclude(project__in=list(days_of)), settings.JACKFIELD_EXECUTION_DAYS)
-    return total + sum(_delete(Execution.objects.filter(project=pk), days) for pk, days in days_of.items())
+    others = ~Q(project__in=list(days_of))
+    total = _delete(others, settings.JACKFIELD_EXECUTION_DAYS)
+    return total + sum(_delete(Q(project=pk), days) for pk, days in days_of.items())
 
 
-def _delete(rows: QuerySet[Execution], days: int) -> int:
-    """In batches, so that no statement holds the table for long."""
+def _delete(of: Q, days: int) -> int:
+    """In batches, so that no statement holds a table for long. A run goes with all that is its own, and the runs it started."""
     limit = timezone.now() - timedelta(days=days)
     total = 0
-    while old := list(rows.filter(created_at__lt=limit).values_list("pk", flat=True)[:BATCH]):
+    rows = Execution.objects.filter(of, created_at__lt=limit)
+    while old := list(rows.values_list("pk", flat=True)[:BATCH]):
         total += Execution.objects.filter(pk__in=old).delete()[0]
+    runs = Run.objects.filter(of, created_at__lt=limit, ended_at__lt=limit, parent=None).exclude(status__in=Run.LIVING)
+    while ended := list(runs.values_list("pk", flat=True)[:RUNS]):
+        total += Run.objects.filter(pk__in=ended).delete()[1].get("runs.Run", 0)
     return total
 
 

@@ -8,10 +8,11 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from apps.runs.models import Execution
+from apps.runs.models import Execution, Run, RunEvent, RunFile
 from apps.runs.tasks import forget_old
 from apps.workspaces.models import Project
 from tests.cast import Cast
+from tests.runs.lab import carry, publish, start
 
 
 def old(project: Project, days: float) -> Execution:
@@ -37,3 +38,22 @@ def test_executions_go_after_their_days(cast: Cast, settings: Settings, own: int
 def test_an_odd_retention_is_refused(cast: Cast, days: object) -> None:
     answer = cast.api.patch("settings", {"retention": days})
     assert (answer.status_code, list(answer.json()["error"]["details"])) == (400, ["retention"])
+
+
+def test_ended_runs_go_with_all_that_is_theirs_and_living_ones_stay(cast: Cast, settings: Settings) -> None:
+    settings.JACKFIELD_EXECUTION_DAYS = 30
+    module = publish(cast.project, [{"id": "one", "set": {"n": 1}}])
+    runs = {name: start(module) for name in ("old", "child", "waits", "ended late", "new")}
+    for name in ("old", "child", "ended late", "new"):
+        carry(runs[name])
+    assert RunEvent.objects.filter(run=runs["old"]).exists()
+    long_ago = timezone.now() - timedelta(days=31)
+    Run.objects.exclude(pk=runs["new"].pk).update(created_at=long_ago)
+    Run.objects.exclude(pk__in=[runs["new"].pk, runs["ended late"].pk, runs["waits"].pk]).update(ended_at=long_ago)
+    Run.objects.filter(pk=runs["child"].pk).update(parent=runs["old"].pk, root=runs["old"].pk)
+    RunFile.objects.create(project=cast.project, run=runs["old"], name="a", content_type="b", size=1, content=b"c")
+    assert forget_old() == 2
+    left = set(Run.objects.values_list("pk", flat=True))
+    assert left == {runs[name].pk for name in ("waits", "ended late", "new")}
+    assert not RunEvent.objects.exclude(run__in=left).exists()
+    assert not RunFile.objects.exists()
