@@ -144,28 +144,25 @@ def _with_block(source: str, root: Any, old: list[Any], rows: list[Row], wanted:
     """The text with its block of start parameters written anew, but for the items that stay as they are."""
     indent = " " * root.start_mark.column
     node = _values(root).get("start_parameters")
-    chunks = _chunks(source, node) if isinstance(node, yaml.SequenceNode) and not node.flow_style else []
-    dash = re.match(r" *", chunks[0].lstrip("\n").splitlines()[-1])[0] if chunks else f"{indent}  "  # type: ignore[index]
-    if chunks:
-        first = re.search(r"^( *)-", chunks[0], re.MULTILINE)
-        dash = first[1] if first else dash
-    lines = []
+    if node is None:
+        lines = ["start_parameters:", *(f"{indent}  - {_flow(item)}" for item in wanted)]
+        return _with_lines(source, root, BEFORE_PARAMETERS, lines)
+    begin = _line_start(source, _key(root, "start_parameters").start_mark.index)
+    head, chunks = f"{indent}start_parameters:\n", []
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style:  # a comment behind the key stays
+        head = source[begin : source.index("\n", begin) + 1]
+        chunks = _chunks(source, node, begin + len(head))
+    dash = re.search(r"^ *(?=-)", chunks[0], re.MULTILINE) if chunks else None
+    before = dash[0] if dash else f"{indent}  "
+    block = ""
     for row, item in zip(rows, wanted, strict=True):
         kept = row.index is not None and row.index < len(chunks) and old[row.index] == item
-        lines.append(chunks[row.index] if kept and row.index is not None else f"{dash}- {_flow(item)}\n")
-    block = "".join(lines)
-    if node is None:
-        return _with_lines(source, root, BEFORE_PARAMETERS, ["start_parameters:", *block.splitlines()])
-    begin = _line_start(source, _key(root, "start_parameters").start_mark.index)
-    end = _end_of(source, node)
-    head = f"{indent}start_parameters:\n" if block else ""
-    if chunks and block:  # a comment behind the key stays
-        head = source[begin : source.index("\n", begin) + 1]
-    return source[:begin] + head + block + source[end:]
+        block += chunks[row.index] if kept and row.index is not None else f"{before}- {_flow(item)}\n"
+    return source[:begin] + (head + block if block else "") + source[_end_of(source, node) :]
 
 
-def _chunks(source: str, node: Any) -> list[str]:
-    """The lines of each item of a block sequence, with the comments above it."""
+def _chunks(source: str, node: Any, top: int) -> list[str]:
+    """The lines of each item of a block sequence, with the comments above it; the first item's begin at ``top``."""
     starts = []
     for item in node.value:
         match = re.search(r"-\s*$", source[: item.start_mark.index])
@@ -175,7 +172,7 @@ def _chunks(source: str, node: Any) -> list[str]:
     ends = [
         _trimmed(source, begin, end) for begin, end in zip(starts, [*starts[1:], _end_of(source, node)], strict=True)
     ]
-    tops = [starts[0], *ends[:-1]]
+    tops = [top, *ends[:-1]]
     found = [source[top:end] for top, end in zip(tops, ends, strict=True)]
     return [chunk if chunk.endswith("\n") else f"{chunk}\n" for chunk in found]
 
@@ -185,6 +182,8 @@ def _end_of(source: str, node: Any) -> int:
     begin, end = node.start_mark.index, node.end_mark.index
     if isinstance(node, yaml.CollectionNode) and not node.flow_style:
         return _trimmed(source, _line_start(source, begin), end)
+    if source[begin:end].endswith("\n"):  # a block of text ends with its line
+        return int(end)
     after = source.find("\n", end)
     return len(source) if after < 0 else after + 1
 

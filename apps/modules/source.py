@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined] # public in its docstring, missing in the stubs
 from typing import Any
 
 import yaml
@@ -40,7 +40,7 @@ JSON_TOKEN = re.compile(r'[ \t\r\n,:]*([{}\[\]"]|[^ \t\r\n,:{}\[\]"]+)')
 
 TOO_DEEP = f"Lists and objects stand in one another at most {MAX_DEPTH} deep."
 
-Path = Sequence[str | int]
+Path = Iterable[str | int]
 
 
 class SourceError(ValueError):
@@ -166,7 +166,7 @@ def _line(event: Any) -> int:
 
 
 def _sentence(error: Any, mark: Any, source: str) -> str:
-    if mark is not None and source.split("\n")[mark.line : mark.line + 1][0][mark.column :].startswith("\t"):
+    if mark is not None and "".join(source.split("\n")[mark.line : mark.line + 1])[mark.column :].startswith("\t"):
         return "There is a tab where YAML wants blanks."
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
