@@ -132,7 +132,10 @@ def with_parameters(source: str, rows: list[Row]) -> str:
 def _item(row: Row, old: list[Any]) -> dict[str, Any]:
     known = row.index is not None and row.index < len(old) and isinstance(old[row.index], dict)
     base: dict[str, Any] = dict(old[row.index]) if known and row.index is not None else {}
-    found = {**base, "name": row.name, "api_name": row.api_name, "type": row.type}
+    shown = {"name": row.name, "api_name": row.api_name, "type": row.type}
+    # What the text leaves out stays out until somebody says something else.
+    unsaid = {name for name, value in shown.items() if known and name not in base and value in {"", "text"}}
+    found = {**base, **{name: value for name, value in shown.items() if name not in unsaid}}
     if row.required:
         found["required"] = True
     elif found.get("required") is not False:
