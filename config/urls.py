@@ -36,6 +36,7 @@ urlpatterns = [
     path("", include("apps.workspaces.urls")),
     path("", include("apps.connections.urls")),
     path("", include("apps.connections.people_urls")),
+    path("", include("apps.runs.page_urls")),
     path("v1/", include("apps.runs.api.shortcut_urls")),  # late, for its paths begin with any toolkit's slug
     # An account has one e-mail address, and only an admin changes it (see apps.workspaces.accounts).
     path("accounts/email/", RedirectView.as_view(pattern_name="mfa_index")),

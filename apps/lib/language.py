@@ -14,7 +14,7 @@ from django.views import csrf
 
 LANGUAGES = ("en", "de", "fr", "es", "pt", "ja")
 MOST = 1000  # characters of a header that are read
-PAGES = ("/connect/", "/me/")  # where end users are
+PAGES = ("/connect/", "/me/", "/s/", "/inbox")  # where end users are
 
 
 def preferred(header: str) -> str:

@@ -9,8 +9,11 @@ longer be reached by the assignees who have not answered yet; where nobody is as
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +25,7 @@ from django.utils import timezone
 from apps.lib.errors import Conflict, InvalidInput, NotPermitted
 from apps.lib.ids import row_id
 from apps.modules.definition import FormField
-from apps.modules.parameters import clean_answers
+from apps.modules.parameters import clean_answers, is_storable
 from apps.workspaces.audit import record
 
 from . import hints, mail
@@ -166,7 +169,7 @@ def answer(
     _check(task, person, now)
     if task.kind != HumanTask.Kind.FORM:
         raise InvalidInput({"answers": ["This question is a decision: send approved, true or false."]})
-    rows = _files(task, files or {})
+    rows = _files(task, {**_inline(task, answers), **(files or {})})
     given = _with_files(task, answers, rows)
     cleaned, faults = clean_answers(fields_of(task), given)
     if faults:
@@ -191,11 +194,11 @@ def save_draft(
     now = timezone.now()
     task = _fresh(task)
     _check(task, person, now)
-    rows = _files(task, files or {})
+    rows = _files(task, {**_inline(task, answers), **(files or {})})
     names = {field.name for field in fields_of(task)}
     draft = {name: value for name, value in _with_files(task, answers, rows).items() if name in names}
-    if len(json.dumps(draft)) > MAX_DRAFT:
-        raise InvalidInput({"answers": ["This is more than is kept for later."]})
+    if not is_storable(draft) or len(json.dumps(draft)) > MAX_DRAFT:
+        raise InvalidInput({"answers": ["This cannot be kept for later."]})
     kept = {value["id"] for value in draft.values() if _is_file(value)}
     if len(kept) > DRAFT_FILES:
         raise InvalidInput({"answers": ["These are more files than are kept for later."]})
@@ -205,6 +208,20 @@ def save_draft(
         RunFile.objects.bulk_create([row for row in rows.values() if row.pk in kept])
         _forget_files(task, kept)
     return True
+
+
+def _inline(task: HumanTask, answers: dict[str, Any]) -> dict[str, Upload]:
+    """Files that stand in the answers themselves, as programs send them. What is malformed stays there, to be told."""
+    found = {}
+    for field in fields_of(task):
+        value = answers.get(field.name)
+        if field.type != "file" or not isinstance(value, dict) or not is_storable(value):
+            continue
+        name, kind, text = value.get("filename"), value.get("contentType") or "", value.get("base64")
+        with suppress(binascii.Error, ValueError):
+            if name and isinstance(name, str) and isinstance(kind, str) and isinstance(text, str):
+                found[field.name] = Upload(name, kind, base64.b64decode(text, validate=True))
+    return found
 
 
 def _files(task: HumanTask, files: dict[str, Upload]) -> dict[str, RunFile]:
@@ -236,7 +253,6 @@ def _with_files(task: HumanTask, answers: dict[str, Any], rows: dict[str, RunFil
 
     An id that somebody names by themselves is no file of theirs. Raises `InvalidInput`.
     """
-    _no_nul(answers)
     given = dict(answers)
     for field in fields_of(task):
         if field.type != "file":
@@ -265,17 +281,6 @@ def _forget_files(task: HumanTask, kept: set[str]) -> None:
     gone = {value["id"] for value in task.draft.values() if _is_file(value)} - kept
     if gone:
         RunFile.objects.filter(run=task.run_id, pk__in=gone).delete()
-
-
-def _no_nul(answers: dict[str, Any]) -> None:
-    """PostgreSQL keeps no NUL character."""
-    faults = {
-        name.replace("\x00", "")[:100]: ["Must not have NUL characters."]
-        for name, value in answers.items()
-        if "\x00" in name or "\\u0000" in json.dumps(value, default=str)
-    }
-    if faults:
-        raise InvalidInput(faults)
 
 
 # -- Approvals ---------------------------------------------------------------------------------------------------------
