@@ -34,6 +34,7 @@ place. What failed outside is mapped once, in `apps.lib.http`.
     │       ├── TimedOut
     │       ├── AnswerTooLarge
     │       ├── AddressRefused      a private address
+    │       ├── ProxyFailed         the proxy that the caller named
     │       ├── RefreshUnavailable  the token could not be refreshed for now
     │       └── CircuitOpen         its host has not answered for a while: not asked
     └── Internal
@@ -294,6 +295,13 @@ class AddressRefused(Unreachable):
 
     message = "This address may not be called from here."
     remediation = "Use a public address, or let the operator add the network to JACKFIELD_EGRESS_ALLOW."
+
+
+class ProxyFailed(Unreachable):
+    """The proxy that the caller named does not do its work; what is behind it was not asked."""
+
+    message = "The proxy could not be used."
+    remediation = "Check the proxy's address, user and password, and that it lets this host be called."
 
 
 class RefreshUnavailable(Unreachable):

@@ -1,13 +1,18 @@
-"""The only outbound client: libcurl, one handle a thread, with its connections kept open.
+"""The only outbound client: libcurl, one handle a thread and proxy, with its connections kept open.
 
 Addresses are judged where the socket is opened (`apps.lib.egress`), so that DNS cannot change between check and connect.
 Every outside failure is mapped to `apps.lib.errors` here and nowhere else.
+
+`bounded` holds for all calls made inside of it: until when they must end, and through which HTTP proxy they go. The socket
+is then the proxy's, so it is the proxy's address that is judged there; the target's name is resolved and judged before.
 """
 
 from __future__ import annotations
 
+import contextvars
 import http.client
 import io
+import ipaddress
 import json
 import logging
 import random
@@ -15,11 +20,13 @@ import re
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import certifi
 import pycurl
@@ -27,7 +34,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from . import egress
-from .errors import AddressRefused, AnswerTooLarge, TimedOut, Unreachable
+from .errors import AddressRefused, AnswerTooLarge, ProxyFailed, TimedOut, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +47,12 @@ MAX_RETRIES = 2
 LONGEST_WAIT = 2.0  # seconds of Retry-After that are waited for; a longer one is answered
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 USER_AGENT = "Jackfield/0.1"
+MOST_HANDLES = 8  # of one thread: one without a proxy, the others for as many proxies
+LONGEST_PROXY = 2048  # characters of a proxy's URL
+SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
 
 # No byte of the request left us in these cases, so that any method may be tried again.
-NEVER_SENT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_HOST})
+NEVER_SENT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY})
 # Seconds that a connection may have been idle to carry what must not be sent twice: many servers close after five.
 LONGEST_IDLE = 4
 # No control characters but the tab in a header (RFC 9110 section 5.5); none, no blank and no backslash in a URL, which
@@ -50,6 +60,93 @@ LONGEST_IDLE = 4
 BAD_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 BAD_IN_URL = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An HTTP proxy. Its credentials are shown nowhere, and handed to libcurl apart from its address."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What holds for every call inside of `bounded`. ``deadline`` is of the monotonic clock."""
+
+    deadline: float | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def remaining(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+
+_bounds: contextvars.ContextVar[Bounds] = contextvars.ContextVar("outbound", default=Bounds())  # noqa: B039 - frozen
+
+
+@contextmanager
+def bounded(seconds: float | None = None, proxy: str | None = None) -> Iterator[None]:
+    """Every outbound call inside ends within ``seconds`` of now (`TimedOut` beyond) and goes through ``proxy``.
+
+    One inside of another can only shorten the time; its own proxy takes the place of the outer one. It holds for this
+    thread (for this context); a thread begun inside needs its own, or ``contextvars.copy_context().run``. Raises
+    `AddressRefused` for what is no proxy's URL.
+    """
+    outer = _bounds.get()
+    deadlines = [outer.deadline, None if seconds is None else time.monotonic() + seconds]
+    deadline = min((moment for moment in deadlines if moment is not None), default=None)
+    token = _bounds.set(Bounds(deadline, _proxy(proxy) if proxy else outer.proxy))
+    try:
+        yield
+    finally:
+        _bounds.reset(token)
+
+
+def bounds() -> Bounds:
+    """What holds here."""
+    return _bounds.get()
+
+
+def check_proxy(url: str) -> str | None:
+    """What is wrong with a proxy's URL, without a word of it; None where nothing is. Its name is not resolved here."""
+    try:
+        proxy = _proxy(url)
+    except AddressRefused as error:
+        return error.text
+    try:
+        ipaddress.ip_address(proxy.host)
+    except ValueError:
+        return None
+    return None if egress.is_permitted(proxy.host, proxy.port, host=proxy.host) else PROXY_REFUSED
+
+
+PROXY_REFUSED = "The proxy's address may not be called from here."
+NOT_A_PROXY = "The proxy must be a URL as in http://user:password@host:port, with http or https."
+
+
+def _proxy(url: str) -> Proxy:
+    """Raises `AddressRefused`, which does not repeat the URL: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        user, password = (unquote(text or "", errors="strict") for text in (parts.username, parts.password))
+        url.encode(), user.encode(), password.encode()  # half of a surrogate pair is no text that can be sent
+        plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        whole = parts.path in {"", "/"} and not parts.query and not parts.fragment and is_plain_url(plain)
+        if not whole or len(url) > LONGEST_PROXY or BAD_IN_URL.search(url) or BAD_IN_HEADER.search(user + password):
+            raise ValueError
+        return Proxy(parts.scheme, parts.hostname or "", port, user, password)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise AddressRefused(NOT_A_PROXY, remediation="Correct the proxy.") from None
 
 
 # Method, URL, headers and body in; the headers that sign exactly this one sending out.
@@ -131,10 +228,10 @@ def send(outgoing: Outgoing) -> Answer:
     """Sends, follows redirects of GET and HEAD, and tries again what is safe to repeat.
 
     ``safe`` requests are repeated after a network error or one of ``retry_statuses``, at most twice, waiting for a
-    Retry-After of up to two seconds; others only where no byte was sent. Everything ends within ``timeout`` seconds.
-    Raises `Unreachable` or a class below it.
+    Retry-After of up to two seconds; others only where no byte was sent. Everything ends within ``timeout`` seconds, and
+    within those that `bounded` leaves. Raises `Unreachable` or a class below it.
     """
-    deadline = time.monotonic() + outgoing.timeout
+    deadline = _deadline(outgoing.timeout)
     for attempt in range(MAX_RETRIES + 1):
         last = attempt == MAX_RETRIES
         try:
@@ -155,6 +252,11 @@ def send(outgoing: Outgoing) -> Answer:
         if wait > LONGEST_WAIT or not _wait(wait, deadline):
             return _counted(answer, attempt)
     raise AssertionError("the loop returns or raises")
+
+
+def _deadline(seconds: float) -> float:
+    deadline, bound = time.monotonic() + seconds, _bounds.get().deadline
+    return deadline if bound is None else min(deadline, bound)
 
 
 def _counted(answer: Answer, attempt: int) -> Answer:
@@ -254,14 +356,67 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-class _Handle(threading.local):
-    """This thread's curl handle: reset between requests, which keeps its open connections."""
+class _Handles(threading.local):
+    """This thread's curl handles: reset between requests, which keeps their open connections.
+
+    One for each proxy, its user and password included: a tunnel that one has opened is nothing for another.
+    """
 
     def __init__(self) -> None:
-        self.curl = pycurl.Curl()
+        self.direct = pycurl.Curl()
+        self._proxied: OrderedDict[Proxy, Any] = OrderedDict()
+
+    def of(self, proxy: Proxy | None) -> Any:
+        if proxy is None:
+            return self.direct
+        found = self._proxied.pop(proxy, None) or pycurl.Curl()
+        self._proxied[proxy] = found
+        if len(self._proxied) >= MOST_HANDLES:
+            self._proxied.popitem(last=False)[1].close()
+        return found
 
 
-_handle = _Handle()
+_handles = _Handles()
+
+
+def check_target(url: str, seconds: float) -> None:
+    """Resolves and judges the target of a call through a proxy, whose socket we never see.
+
+    The name's addresses are ours to judge as they are now; what the proxy makes of the name is the proxy's. Raises
+    `AddressRefused` where one of them may not be called, `Unreachable`, `TimedOut`.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
+    named, name = egress.allowance().hosts, host.lower().rstrip(".")
+    if (name, None) in named or (name, port) in named:  # the operator allows it, whatever its address
+        return
+    found = _resolved(host, port, seconds)
+    if not found:
+        raise _failed_name()
+    if not all(egress.is_permitted(ip, port, host=host) for ip in found):
+        raise AddressRefused
+
+
+def _failed_name() -> Unreachable:
+    error = Unreachable("The provider could not be reached: its name does not resolve.")
+    error.curl_code = pycurl.E_COULDNT_RESOLVE_HOST  # type: ignore[attr-defined] # nothing was sent
+    return error
+
+
+def _resolved(host: str, port: int, seconds: float) -> list[str]:
+    """A name's addresses. In a thread of its own, since the system's resolver knows no time-out of ours."""
+    found: list[str] = []
+
+    def resolve() -> None:
+        with suppress(OSError, UnicodeError):
+            found.extend(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+    thread = threading.Thread(target=resolve, name="resolve", daemon=True)
+    thread.start()
+    thread.join(max(0.0, seconds))
+    if thread.is_alive():
+        raise TimedOut
+    return found
 
 
 class _Opened(socket.socket):
@@ -275,9 +430,11 @@ class Exchange:
     """The callbacks that every request has, streamed or not: where it may go, that it goes once, the answer's head."""
 
     too_large = False
+    connect_code = 0  # of the proxy's answer to CONNECT
 
-    def __init__(self, url: str) -> None:
-        self.host = urlsplit(url).hostname or ""
+    def __init__(self, url: str, proxy: Proxy | None = None) -> None:
+        self.host = proxy.host if proxy else urlsplit(url).hostname or ""  # whose socket it will be
+        self.proxy = proxy
         self.header_size = 0
         self.header_lines: list[bytes] = []
         self.refused = ""
@@ -322,8 +479,8 @@ class Exchange:
 class _Exchange(Exchange):
     """The callbacks of a request whose answer is kept whole."""
 
-    def __init__(self, url: str, max_bytes: int) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, max_bytes: int, proxy: Proxy | None) -> None:
+        super().__init__(url, proxy)
         self.max_bytes = max_bytes
         self.body = io.BytesIO()
         self.size = 0
@@ -344,18 +501,24 @@ def _perform(
     if remaining <= 0:
         raise TimedOut
     check_url(url)
-    exchange = _Exchange(url, outgoing.max_bytes)
-    curl = _handle.curl
-    curl.reset()
+    proxy = _bounds.get().proxy
     started = time.monotonic()
+    if proxy is not None:
+        check_target(url, min(outgoing.connect_timeout, remaining))
+        remaining = max(0.001, deadline - time.monotonic())
+    exchange = _Exchange(url, outgoing.max_bytes, proxy)
+    curl = _handles.of(proxy)
+    curl.reset()
     try:
         _prepare(curl, exchange, outgoing, method, url, headers, body, remaining)
         curl.perform()
     except UnicodeError:
         raise AddressRefused("The address is not a valid URL.") from None
     except pycurl.error as error:
+        exchange.connect_code = int(curl.getinfo(pycurl.HTTP_CONNECTCODE))
         raise failure_of(exchange, int(error.args[0]), str(error.args[1] if len(error.args) > 1 else "")) from None
     status = int(curl.getinfo(pycurl.RESPONSE_CODE))
+    check_answer(exchange, status)
     return Answer(status, list(exchange.headers()), exchange.body.getvalue(), url, time.monotonic() - started)
 
 
@@ -387,6 +550,12 @@ def _prepare(
     curl.setopt(pycurl.HTTPHEADER, [line.encode() for line in lines])
 
 
+def check_answer(exchange: Exchange, status: int) -> None:
+    """Raises `ProxyFailed` for the answer that only a proxy gives (RFC 9110 section 15.5.8)."""
+    if exchange.proxy is not None and status == 407:
+        raise ProxyFailed("The proxy refuses its user and password.")
+
+
 def header_lines(headers: dict[str, str]) -> list[str]:
     """Headers as libcurl takes them, its own additions replaced. Raises `AddressRefused` for control characters in one."""
     lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
@@ -404,25 +573,39 @@ def header_lines(headers: dict[str, str]) -> list[str]:
 
 
 def guard(curl: Any, exchange: Exchange, url: str, *, safe: bool, connect_timeout: float) -> None:
-    """What holds for every request: addresses judged, nothing sent twice, http alone, no proxy of the environment's."""
+    """What holds for every request: addresses judged, nothing sent twice, http alone, no proxy but the one of `bounded`."""
     curl.setopt(pycurl.URL, url.encode())
     curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
     curl.setopt(pycurl.PREREQFUNCTION, exchange.send_once)
     if not safe:
         curl.setopt(pycurl.MAXAGE_CONN, LONGEST_IDLE)
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-    curl.setopt(pycurl.PROXY, "")  # libcurl would read http_proxy, past the address check
+    _set_proxy(curl, exchange.proxy)
     curl.setopt(pycurl.NOSIGNAL, 1)
     curl.setopt(pycurl.CAINFO, certifi.where())
     curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(connect_timeout * 1000) or 1)
     curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header)
 
 
+def _set_proxy(curl: Any, proxy: Proxy | None) -> None:
+    curl.setopt(pycurl.PROXY, proxy.address if proxy else "")  # libcurl would read http_proxy, past the address check
+    if proxy is None:
+        return
+    curl.setopt(pycurl.NOPROXY, "")
+    curl.setopt(pycurl.PROXY_CAINFO, certifi.where())
+    curl.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)  # the target's headers are none of CONNECT's
+    curl.setopt(SUPPRESS_CONNECT_HEADERS, 1)
+    if proxy.user or proxy.password:
+        curl.setopt(pycurl.PROXYAUTH, pycurl.HTTPAUTH_BASIC)
+        curl.setopt(pycurl.PROXYUSERNAME, proxy.user.encode())
+        curl.setopt(pycurl.PROXYPASSWORD, proxy.password.encode())
+
+
 def failure_of(exchange: Exchange, code: int, detail: str) -> Unreachable:
     """libcurl's error as one of ours: every outside failure is mapped here."""
     found: Unreachable
     if exchange.refused:
-        found = AddressRefused()
+        found = AddressRefused(PROXY_REFUSED if exchange.proxy else "")
     elif exchange.too_large or code == pycurl.E_FILESIZE_EXCEEDED:
         found = AnswerTooLarge()
         found.upstream_status = exchange.status()  # type: ignore[attr-defined] # what webhooks decide by
@@ -430,6 +613,8 @@ def failure_of(exchange: Exchange, code: int, detail: str) -> Unreachable:
         found = Unreachable("The provider closed the connection without an answer.")
     elif code == pycurl.E_OPERATION_TIMEDOUT:
         found = TimedOut()
+    elif exchange.proxy is not None and (fault := _fault_of_proxy(exchange, code)):
+        found = ProxyFailed(fault)
     elif code == pycurl.E_UNSUPPORTED_PROTOCOL and exchange.sent:
         found = Unreachable("The provider could not be reached: its answer is not HTTP.")
     elif code in {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL}:
@@ -439,6 +624,23 @@ def failure_of(exchange: Exchange, code: int, detail: str) -> Unreachable:
     found.curl_code = code  # type: ignore[attr-defined] # both are read by `send` alone
     found.was_kept = exchange.sent > 1  # type: ignore[attr-defined]
     return found
+
+
+def _fault_of_proxy(exchange: Exchange, code: int) -> str:
+    """What the proxy did wrong, before anything came to the target; an empty text where it was not the proxy."""
+    if exchange.connect_code == 407:
+        return "The proxy refuses its user and password."
+    if exchange.connect_code >= 300:
+        return f"The proxy does not connect to the provider: it answers {exchange.connect_code}."
+    if code == pycurl.E_COULDNT_RESOLVE_PROXY:
+        return "The proxy's name does not resolve."
+    if not exchange.sent:
+        return (
+            "The proxy accepts no connection."
+            if code == pycurl.E_COULDNT_CONNECT
+            else "The proxy does not answer as one."
+        )
+    return ""
 
 
 def _sentence(code: int, detail: str) -> str:

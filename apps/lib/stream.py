@@ -5,7 +5,8 @@ from the provider. Only a request body has a thread of its own, because a WSGI s
 and errors are judged as in `apps.lib.http`. Redirects are answered, not followed; nothing is decoded.
 
 There is no bound on the time of a stream that flows. One in which no byte moves ends: after ``idle`` seconds with `TimedOut`
-where the provider stalls, after the upload's ``patience`` with `UploadFailed` where the caller does.
+where the provider stalls, after the upload's ``patience`` with `UploadFailed` where the caller does. Time and proxy of
+`apps.lib.http.bounded` hold for a stream that is opened inside of it, to its end.
 """
 
 from __future__ import annotations
@@ -20,11 +21,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pycurl
 
 from .errors import AddressRefused, Failure, InvalidInput, RateLimited, TimedOut, Unreachable
-from .http import CONNECT_TIMEOUT, MAX_HEADERS, Exchange, check_url, failure_of, guard, header_lines
+from .http import (
+    CONNECT_TIMEOUT,
+    MAX_HEADERS,
+    Exchange,
+    bounds,
+    check_answer,
+    check_target,
+    check_url,
+    failure_of,
+    guard,
+    header_lines,
+)  # fmt: skip
 
 IDLE = 60.0  # seconds without a byte either way
 MOST_BUFFERED = 256 * 1024  # bytes, for each direction
@@ -258,20 +271,24 @@ class Stream:
         self.tries = 1
         self.sent = self.received = 0
         self._outgoing = outgoing
-        self._head = _Head(outgoing.url)
+        self._bounds = bounds()
+        self._head = _Head(outgoing.url, self._bounds.proxy)
         self._ready: deque[bytes] = deque()
         self._waiting = 0
         self._holds_sending = self._holds_receiving = self._done = False
         self._failure: Exception | None = None
         self._rest = memoryview(outgoing.body) if isinstance(outgoing.body, bytes) else memoryview(b"")
-        self._line: _Line | None = _take_line()
         started = self._moved_at = time.monotonic()
+        if self._bounds.proxy is not None:
+            check_target(outgoing.url, self._patience(outgoing.connect_timeout))
+        self._line: _Line | None = _take_line() if self._bounds.proxy is None else _Line()
         try:
             self._begin(self._line)
             while not (self._head.is_complete or self._done):
                 self._turn()
             if self._failure is not None and not self._head.is_complete:
                 raise self._failure
+            check_answer(self._head, self._head.status() or 0)
         except BaseException as error:
             self._leave(reusable=isinstance(error, Failure))
             raise
@@ -305,7 +322,7 @@ class Stream:
     def _leave(self, *, reusable: bool) -> None:
         line, self._line = self._line, None
         if line is not None:
-            line.end(reusable=reusable)
+            line.end(reusable=reusable and self._bounds.proxy is None)  # nobody else's tunnel
         if isinstance(self._outgoing.body, Upload):
             self._outgoing.body.wake = lambda: None
 
@@ -314,18 +331,33 @@ class Stream:
         outgoing, curl = self._outgoing, line.curl
         lines = header_lines(outgoing.headers)
         try:
-            guard(curl, self._head, outgoing.url, safe=outgoing.is_safe, connect_timeout=outgoing.connect_timeout)
+            patience = self._patience(outgoing.connect_timeout)
+            guard(curl, self._head, outgoing.url, safe=outgoing.is_safe, connect_timeout=patience)
             self._set_body(curl, lines)
             curl.setopt(pycurl.HTTPHEADER, [text.encode() for text in lines])
         except UnicodeError:
             raise AddressRefused("The address is not a valid URL.") from None
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)  # HTTP/2 buffers megabytes for a paused stream
         # As it was given: libcurl would write %7e as %7E, and resolve dots.
-        curl.setopt(pycurl.REQUEST_TARGET, _target(outgoing.url))
+        curl.setopt(pycurl.REQUEST_TARGET, self._target())
         curl.setopt(pycurl.BUFFERSIZE, 64 * 1024)
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
         curl.setopt(pycurl.WRITEFUNCTION, self._receive)
         line.begin()
+
+    def _target(self) -> str:
+        """What the request line names: all of the URL where a proxy is to read it (RFC 9112 section 3.2.2)."""
+        url = self._outgoing.url
+        parts = urlsplit(url)
+        before = f"{parts.scheme}://{parts.netloc}" if self._bounds.proxy is not None and parts.scheme == "http" else ""
+        return before + _target(url)
+
+    def _patience(self, seconds: float) -> float:
+        """So many seconds, or what `bounded` leaves of them. Raises `TimedOut` where that is nothing."""
+        remaining = self._bounds.remaining
+        if remaining is not None and remaining <= 0:
+            raise TimedOut
+        return seconds if remaining is None else min(seconds, remaining)
 
     def _set_body(self, curl: Any, lines: list[str]) -> None:
         body, method = self._outgoing.body, self._outgoing.method
@@ -372,6 +404,7 @@ class Stream:
         for code, detail in line.ended():
             self._done = True
             if code and self._failure is None:
+                self._head.connect_code = int(line.curl.getinfo(pycurl.HTTP_CONNECTCODE))
                 self._failure = failure_of(self._head, code, detail)
 
     def _has_more(self) -> bool:
@@ -391,9 +424,13 @@ class Stream:
             if still >= body.patience:
                 self._done = True
                 self._failure = UploadFailed({"body": [f"No byte of it came for {body.patience:.0f} seconds."]})
-        elif still >= self._outgoing.idle and not self._ready:
+        elif self._is_late() or (still >= self._outgoing.idle and not self._ready):
             self._done = True
             self._failure = TimedOut()
+
+    def _is_late(self) -> bool:
+        remaining = self._bounds.remaining
+        return remaining is not None and remaining <= 0
 
     # -- libcurl's callbacks: an exception in one would be printed and lost ---------------------------------------------
     def _send(self, size: int) -> bytes | int:

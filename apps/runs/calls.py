@@ -46,7 +46,9 @@ TEXT_TYPES = (
     "image/svg+xml",
 )
 # Answers of the network, not of the service: they count against its host.
-UNANSWERED = (errors.AddressRefused, errors.AnswerTooLarge, errors.RefreshUnavailable, errors.CircuitOpen)
+UNANSWERED = (
+    errors.AddressRefused, errors.AnswerTooLarge, errors.CircuitOpen, errors.ProxyFailed, errors.RefreshUnavailable,
+)  # fmt: skip
 
 
 # -- Whose account ---------------------------------------------------------------------------------------------------
