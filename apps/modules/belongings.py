@@ -92,7 +92,7 @@ class Belongings:
 
     # -- Other modules -----------------------------------------------------------------------------------------------
     def _check_runs(self, name: Any, steps: list[Written]) -> None:
-        modules = self._modules({step.raw["run"] for step in steps}, name)
+        modules = self._modules({step.raw["run"] for step in steps} - {name if isinstance(name, str) else ""})
         known: list[str] | None = None
         for step in steps:
             target, path = step.raw["run"], (*step.path, "run")
@@ -111,11 +111,11 @@ class Belongings:
     def _living(self) -> Any:
         return Module.objects.living().filter(project=self.project)
 
-    def _modules(self, wanted: set[str], own: Any) -> dict[str, Any]:
+    def _modules(self, wanted: set[str]) -> dict[str, Any]:
         """Definitions (as data) of modules and of all that they run in turn: published ones, else their drafts."""
         found: dict[str, Any] = {}
         missing: set[str] = set()
-        while wanted := wanted - set(found) - missing - {own}:
+        while wanted := wanted - set(found) - missing:
             found |= {name: self.siblings[name] for name in wanted if name in self.siblings}
             asked = [name for name in wanted if name not in found]
             for row in self._living().filter(name__in=asked).select_related("published") if asked else ():

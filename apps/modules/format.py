@@ -49,7 +49,7 @@ BOUNDS = {
 def find_faults(data: Any) -> tuple[Definition | None, list[tuple[Place, str]]]:
     """The definition, or where its data is not of the format, and why."""
     try:
-        return Definition.model_validate(data), []
+        return Definition.model_validate(data, by_alias=True, by_name=False), []
     except ValidationError as error:
         errors = [(item["loc"], item) for item in error.errors(include_url=False)]
         return None, list(_explain(errors, data, (), [Definition]))

@@ -16,6 +16,10 @@ from apps.lib import expressions
 from .definition import KINDS, MAX_NESTING
 from .format import Place, Report, did_you_mean
 
+OWNER_OF_BLOCK: dict[str | int, str] = {
+    "then": "condition", "else": "condition", "cases": "switch", "default": "switch", "do": "for_each",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Written:
@@ -210,7 +214,10 @@ def _is_first_of_its_kind(step: Written, order: Order) -> bool:
     """Whether what comes right before an unreachable step, or around it, is reached: one report a block suffices."""
     position = step.path[-1]
     assert isinstance(position, int)
-    before = order._at_path.get((*step.path[:-1], position - 1)) or step.around
+    around = step.around
+    if around is not None and OWNER_OF_BLOCK[step.path[len(around.path)]] != around.kind:
+        return False  # that the block does not belong there is told already
+    before = order._at_path.get((*step.path[:-1], position - 1)) or around
     return before is None or order.before[before.index] is not None
 
 
