@@ -16,6 +16,9 @@ from django.utils import timezone
 from apps.connections.flows import digest
 from apps.connections.links import Link, make_link
 from apps.connections.models import Connection, ConnectPage, Integration
+from apps.modules.models import Module
+from apps.runs.models import Run, RunSignal
+from apps.runs.starting import start
 from apps.toolkits.models import OwnToolkit
 from apps.toolkits.services import put
 from apps.workspaces.audit import SYSTEM
@@ -23,19 +26,22 @@ from apps.workspaces.models import ApiKey, EndUser, WebhookDelivery, WebhookEndp
 from apps.workspaces.services import create_project, issue_key
 from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import create_endpoint, send_test
+from tests.api.automations import publish
 from tests.api.shop import Shop, error_of
 from tests.cast import EVERY_SCOPE, PASSWORD, Cast
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 BLANK = re.compile(r"<(?:\w+:)?(\w+)>")
-VARIABLE = re.compile(r'"(timestamp|path|requestId)":"[^"]*"')
+VARIABLE = re.compile(r'"(timestamp|path|requestId|correlationId)":"[^"]*"')
 MARK = "marked-secret"  # stands in everything that is Alice's
+NOTE = [{"name": "Note", "api_name": "note", "type": "text"}]
 
 # Routes that know no tenant: probes, documentation, sign-in (tests/workspaces/test_login.py), the sandbox's own service and
 # its OpenID provider, the providers' way back (tests/acceptance/test_callback_faults.py), colours, and the libraries' pages.
 NO_TENANT = re.compile(
     r"$|admin/|accounts/|identity/|sandbox/|\.well-known/|healthz|readyz|metrics|docs|openapi\.json|api/auth/"
     r"|v1/(<str:app_id>/)?integrations/callback|connect/(result|theme/)|me/leave|api/integrations/templates|static/"
+    r"|modules\.schema\.json"
 )
 
 
@@ -49,15 +55,19 @@ def routes(prefix: str = "", resolver: URLResolver | None = None) -> Iterator[st
 
 
 EVERY = sorted(set(routes()))
-# Where the path names the project; where the credential does; and pages, which know browsers.
-ROUTES = [route for route in EVERY if "<project:" in route]
+# Where the path names the project, or a module of it; where the credential does; and pages, which know browsers. Hooks know no
+# credentials but their token (tests/api/test_hooks.py).
+HOOKS = [route for route in EVERY if route.startswith("hooks/")]
+ROUTES = [route for route in EVERY if "<project:" in route or route.startswith(("<workspace:", "api/"))]
 OWN = [route for route in EVERY if "<project:" not in route and route.startswith(("v1/", "api-keys"))]
-PAGES = [route for route in EVERY if route.startswith(("connect/", "me/"))]
+# Whoever has the link of a session may look at it.
+BY_LINK = [route for route in EVERY if route.startswith("s/<str:public_id>/sessions/")]
+PAGES = [route for route in EVERY if route.startswith(("connect/", "me/", "s/", "inbox")) and route not in BY_LINK]
 
 
 def test_no_route_is_left_out() -> None:
-    assert sorted([*ROUTES, *OWN, *PAGES]) == EVERY
-    assert len(ROUTES) >= 35
+    assert sorted([*ROUTES, *OWN, *PAGES, *BY_LINK, *HOOKS]) == EVERY
+    assert len(ROUTES) >= 57
     assert len(OWN) >= 9
     assert len(PAGES) >= 9
 
@@ -85,12 +95,26 @@ def marked(shop: Shop) -> Shop:
         binding=digest("alices-browser"),
         opened_at=now,
     )
+    module = publish(shop.cast.project, MARK, title=MARK, start_parameters=NOTE)
+    Module.objects.filter(pk=module.pk).update(title=MARK)
+    start(module, {"note": MARK}, SYSTEM, Run.Surface.RUNS, user_id=f"{MARK}-user")
     return shop
 
 
 def path_of(shop: Shop, route: str) -> str:
     """The route with Alice's own ids in its blanks."""
+    run = Run.objects.get(user_id=f"{MARK}-user")
     values = {
+        "workspace_id": str(shop.cast.workspace.pk),
+        "project_name": shop.cast.project.name,
+        "run_id": run.pk,
+        "session_id": run.session_id,
+        "published_module_id": run.module.public_id,
+        "public_id": run.module.public_id,
+        "task_id": "none",
+        "event_name": "payment",
+        "name": MARK,
+        "n": "1",
         "app_id": shop.cast.project.pk,
         "toolkit": "lab",
         "connection_id": shop.connection.pk,
@@ -154,6 +178,11 @@ def state(shop: Shop) -> list[Any]:
     rows: list[Any] = [model.objects.filter(**project) for model in (Integration, WebhookEndpoint, WebhookDelivery)]
     rows += [model.objects.filter(**project, **user) for model in (Connection, ApiKey, ConnectPage)]
     rows += [EndUser.objects.filter(**project, external_id=f"{MARK}-user"), OwnToolkit.objects.filter(**project)]
+    rows += [
+        Module.objects.filter(**project),
+        Run.objects.filter(**project, user_id=f"{MARK}-user"),
+        RunSignal.objects.all(),
+    ]
     return [list(found.order_by("pk").values()) for found in rows]
 
 
@@ -161,6 +190,18 @@ def flat(answer: Any) -> None:
     """The errors of the Shortcut and the Raw execute API."""
     body = answer.json()
     assert isinstance(body.get("error"), str), body
+
+
+def in_its_envelope(route: str, answer: Any) -> None:
+    """Asserts that an error is in the form of the route's surface."""
+    if route.startswith("api/integrations/"):
+        flat(answer)
+    elif route.startswith(("<workspace:", "api/v1/workspace/")):
+        assert answer.json()["category"] == "user"
+    elif route.startswith("api/execution/"):
+        assert [error["status"] for error in answer.json()["errors"]] == [str(answer.status_code)]
+    else:
+        error_of(answer)
 
 
 @pytest.mark.parametrize("who", EXPECTED)
@@ -182,7 +223,7 @@ def test_who_is_a_stranger_gets_neither_data_nor_a_hint(marked: Shop, who: str) 
                 assert method not in answer["Allow"].split(", "), where
             assert MARK not in answer.content.decode(), where
             if method != "HEAD":
-                (flat if route.startswith("api/integrations/") else error_of)(answer)
+                in_its_envelope(route, answer)
     assert state(marked) == before
     assert marked.upstream.requests() == []
 
@@ -212,7 +253,10 @@ def test_a_foreign_project_answers_as_one_that_does_not_exist(marked: Shop) -> N
     headers = credentials(marked, "another workspace's key")
     for route in ROUTES:
         real = path_of(marked, route)
-        fancied = real.replace(marked.cast.project.pk, "proj_doesnotexist")
+        fancied = real.replace(marked.cast.project.pk, "proj_doesnotexist").replace(
+            "/projects/Shop/", "/projects/None/"
+        )
+        fancied = fancied.replace(Module.objects.get(name=MARK).public_id, "oITwNKIrRdS0A0TFVPP54g")
         answers = [Client().get(path, headers=headers) for path in (real, fancied)]
         assert answers[0].status_code == answers[1].status_code
         said = [VARIABLE.sub("", answer.content.decode()) for answer in answers]

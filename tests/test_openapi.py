@@ -22,6 +22,7 @@ from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import WebhookEndpoint
 from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import send_test
+from tests.api.automations import EVENT, FAIL, carried, publish
 from tests.cast import PASSWORD, Api, Cast, connect, enable
 from tests.peers.upstream import Upstream
 from tests.product import Product
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from django.test.client import _MonkeyPatchedWSGIResponse as Answer
 
 Document = dict[str, Any]
-PREFIXES = ("v1/", "api/", "api-keys")
+PREFIXES = ("v1/", "api/", "api-keys", "hooks/", "<workspace:")
 PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
@@ -135,7 +136,7 @@ def test_every_body_answer_and_error_has_an_example(document: Document) -> None:
             if not media_type or status == "default":
                 continue
             examples = answer["content"][media_type].get("examples", {})
-            told = set(re.findall(r"^- `(\w+)`", answer.get("description", ""), re.MULTILINE))
+            told = set(re.findall(r"^- `([\w-]+)`", answer.get("description", ""), re.MULTILINE))
             shown = {code_of(one["value"]) for one in examples.values()} if int(status) >= 400 else set()
             if not examples or (status[0] == "4" and not told) or not told <= shown:
                 missing.append(f"{name}: {status} {sorted(told - shown)}")
@@ -144,16 +145,23 @@ def test_every_body_answer_and_error_has_an_example(document: Document) -> None:
 
 def code_of(body: Any) -> str:
     """The error code of an answer in any surface's envelope; empty for what is no error."""
+    if "errors" in body:  # of the sessions API
+        return str(body["errors"][0]["code"])
     error = body.get("error", "")
     return str(error["code"] if isinstance(error, dict) else body.get("code") or error)
 
 
-SHAPES = {"raw": "RawError", "shortcut": "ShortcutError", "integrations": "Error"}
+SHAPES = {"raw": "RawError", "shortcut": "ShortcutError", "integrations": "Error", "runs": "RunsError",
+          "sessions": "SessionErrors"}  # fmt: skip
 
 
 def surface_of(path: str) -> str:
     if path.startswith("/api/integrations"):
         return "raw"
+    if path.startswith(("/api/v1/workspace", "/{workspaceId}/")):
+        return "runs"
+    if path.startswith("/api/execution"):
+        return "sessions"
     first = path.removeprefix("/v1/").partition("/")[0]
     return "shortcut" if first in {"skills", "connect", "{integration}"} or "/api-keys" in path else "integrations"
 
@@ -287,6 +295,7 @@ def test_the_answers_of_every_route_are_as_described(
     api.seen |= seen_of_shortcuts(api, connection.pk)
     seen_of_raw(api, upstream)
     seen_of_connecting(api, connection.pk)
+    seen_of_runs(api, cast)
     api.call("PUT", "toolkits/warehouse", DOCUMENT)
     api.call("PUT", "toolkits/warehouse", {"name": 5})
     api.get("toolkits/warehouse")
@@ -392,6 +401,43 @@ def seen_of_raw(api: Checked, upstream: Upstream) -> None:
     api.get(f"{own}/usage?period=day")
     api.get(f"{own}/usage?period=year")
     api.delete(own)
+
+
+def seen_of_runs(api: Checked, cast: Cast) -> None:
+    """Tries every route of the Runs API, the sessions API, hooks, and the log of runs."""
+    module = publish(cast.project, "greet", hook={"answer": "result", "timeout": 0})
+    publish(cast.project, "wait", **EVENT)
+    publish(cast.project, "stop", **FAIL)
+    ended = []
+    for prefix, status in (("", 200), ("/api/v1/workspace", 201)):
+        root = f"{prefix}/{cast.workspace.pk}/projects/Shop/run"
+        waiting = api.post(f"{root}/start", {"api": "wait", "parameters": {}, "retry": {}, "proxy": None})
+        assert waiting.status_code == status
+        api.post(f"{root}/start", {"api": "wait"})
+        api.post(f"{root}/start", {"api": "none", "parameters": {}})
+        for name in ("greet", "stop"):
+            ended.append(api.post(f"{root}/start", {"api": name, "parameters": {}}).json()["runId"])
+            api.get(f"{root}/{ended[-1]}/result")
+            carried(ended[-1])
+            api.get(f"{root}/{ended[-1]}/result")
+            api.get(f"{root}/{ended[-1]}/trace")
+        api.get(f"{root}/none/result")
+        api.get(f"{root}/none/trace")
+        api.post(f"runs/{waiting.json()['runId']}/events/payment", {"paid": True})
+        assert api.post(f"{root}/{waiting.json()['runId']}/cancel").json()["status"] == "canceled"
+        api.post(f"runs/{waiting.json()['runId']}/events/payment", {})
+    url = f"/api/execution/{module.public_id}/sessions"
+    started = api.post(url, {"data": {"startParameters": {}}}, **{"Idempotency-Key": "k"})
+    api.post(url, {"data": {"startParameters": {"x": 1}}})
+    api.post("/api/execution/none/sessions")
+    for include in ("", "?include=result", "?include=steps"):
+        api.get(started.json()["links"]["self"] + include)
+    for run_id in ended:
+        api.get(f"runs/{run_id}")
+    api.get("runs?limit=2&status=fatal_errored")
+    api.get("runs?since=yesterday")
+    assert api.post(f"/hooks/{module.hook_token}", {"x": 1}, **{"Idempotency-Key": "k"}).status_code == 202
+    api.post("/hooks/none", {})
 
 
 @pytest.mark.parametrize("credentials", ["", "jf_sk_wrong", "a.b.c"])

@@ -33,6 +33,24 @@ class HookAnswer(serializers.Serializer[Any]):
 
 
 ACCEPTED = {"runId": "V1StGXR8_Z5jdHi6B-myT", "sessionId": "C0jz_2J6RmOLoB8DyXPs9Q", "status": "created"}
+FAILED = {
+    "error": {
+        "code": "INTEGRATIONS_EXECUTION_FAILED",
+        "message": "The run failed: Not today",
+        "remediation": "See the run's trace.",
+        "documentation_url": "https://jackfield.example/docs/errors#INTEGRATIONS_EXECUTION_FAILED",
+        "details": {
+            **ACCEPTED,
+            "status": "fatal_errored",
+            "error": {
+                "message": "Not today",
+                "code": "script-execution-exception",
+                "category": "execution",
+                "retirable": False,
+            },
+        },
+    }
+}
 ANY_BODY: Any = {
     "application/json": {"description": "Whatever the sender says: JSON, a form, or anything else."},
 }
@@ -54,7 +72,7 @@ hook = extend_schema_view(
             200: OpenApiResponse(HookAnswer, description="The run has completed; or the answer to Slack's challenge."),
             500: OpenApiResponse(Error, description="The run failed: see details."),
         },
-        further={200: {**ACCEPTED, "status": "completed", "result": {"issue": 7}}},
+        further={200: {**ACCEPTED, "status": "completed", "result": {"issue": 7}}, 500: FAILED},
         parameters=[
             header("Idempotency-Key", "What the sender calls this delivery; like X-GitHub-Delivery, webhook-id.")
         ],

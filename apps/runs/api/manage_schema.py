@@ -59,7 +59,7 @@ class RunLinks(serializers.Serializer[Any]):
 
 class RunWhole(RunRow):
     parameters = JsonSchema(help_text="Secrets removed.")
-    result = AnyJson(allow_null=True)
+    result = AnyJson(help_text="Secrets removed; null until there is one.")
     links = RunLinks()
 
 

@@ -6,7 +6,6 @@ Served at two prefixes (`runs_urls`), which differ in one thing: what a start an
 from __future__ import annotations
 
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from django.http import HttpRequest, HttpResponse
 from rest_framework import serializers
@@ -14,7 +13,8 @@ from rest_framework import serializers
 from apps.connections.models import Connection
 from apps.lib.api import StrictText, json_answer
 from apps.lib.envelopes import RUNS
-from apps.lib.errors import AddressRefused, InvalidInput
+from apps.lib.errors import InvalidInput
+from apps.lib.http import check_proxy
 from apps.modules.services import find_published
 from apps.workspaces.api.base import ProjectView
 from apps.workspaces.callers import Caller
@@ -74,17 +74,13 @@ class StrictBoolean(serializers.Field[bool, Any, bool, Any]):
 
 
 class ProxyUrl(StrictText):
-    """``http://user:password@host:port``; what it may reach is checked where it is used."""
+    """``http://user:password@host:port``; what its name leads to is checked where it is used."""
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
-        try:
-            parts = urlsplit(text)
-            is_proxy = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_proxy = False
-        if not is_proxy or not text.isascii() or not text.isprintable() or " " in text:
-            raise serializers.ValidationError("Must be a URL like http://user:password@host:port.")
+        fault = check_proxy(text)
+        if fault:
+            raise serializers.ValidationError(fault)
         return text
 
 
@@ -206,11 +202,15 @@ class StartView(RunsView):
             owner = owner_of(self.caller, body["authSession"])
             user_id = owner if user_id is None else user_id
         module = find_published(self.project, body["api"])
-        try:
-            run = start(self.caller, module, body["parameters"], Run.Surface.RUNS, place=lambda name: f"parameters.{name}",
-                        user_id=user_id, options=options_of(body))  # fmt: skip
-        except AddressRefused as error:  # of the proxy: nothing was called yet
-            raise InvalidInput({"proxy": [error.text]}) from error
+        run = start(
+            self.caller,
+            module,
+            body["parameters"],
+            Run.Surface.RUNS,
+            place=lambda name: f"parameters.{name}",
+            user_id=user_id,
+            options=options_of(body),
+        )
         return json_answer({"runId": run.pk, "status": "pending"}, self.started)
 
 
