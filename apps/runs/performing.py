@@ -9,7 +9,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -79,7 +78,7 @@ def perform(run: Run, command: Perform, seconds: float = 600.0) -> tuple[Any, An
     """The step's output, or a `StepError`; and its trace. Everything it sends ends within ``seconds``. Never raises."""
     trace = _Trace(run, command)
     try:
-        with bounded(seconds, trace.proxy):
+        with http.bounded(seconds, trace.proxy):
             outcome = KINDS[command.step.kind](run, command, trace)
     except Failure as error:
         outcome = error_of(error, trace.secrets)
@@ -92,9 +91,6 @@ def perform(run: Run, command: Perform, seconds: float = 600.0) -> tuple[Any, An
 def shown(value: Any) -> Any:
     """What a step is performed with, for people."""
     return redact(value, secrets_in(value))
-
-
-bounded = getattr(http, "bounded", lambda *a: nullcontext())
 
 
 # -- Tools -----------------------------------------------------------------------------------------------------------

@@ -59,8 +59,8 @@ def start(
     """Makes a run of the module's published version (or of ``version``) and hints at it once it is committed.
 
     Parameters are checked and converted (`apps.modules.parameters.clean`): raises `InvalidInput` with every fault by API
-    name, `NotFound` where the module is not published or its access is off, `BadRequest` where runs are nested too deeply,
-    `AddressRefused` for a proxy that may not be used.
+    name, and those of ``options`` by the names of the Runs API; `NotFound` where the module is not published or its access is
+    off, `BadRequest` where runs are nested too deeply.
     """
     version_id = version.pk if version else _published(module)
     given = _cleaned(definition_of(version_id), parameters)
@@ -126,10 +126,11 @@ def _check_options(options: Options) -> None:
         faults["retry.maximumAttempts"] = [f"Must be between 1 and {MAX_ATTEMPTS}."]
     if not 1 <= options.request_timeout <= MAX_SECONDS:
         faults["requestTimeout"] = [f"Must be between 1 and {MAX_SECONDS} seconds."]
+    wrong = http.check_proxy(options.proxy) if options.proxy else None
+    if wrong:
+        faults["proxy"] = [wrong]
     if faults:
         raise InvalidInput(faults)
-    if options.proxy:
-        http.check_proxy(options.proxy)
 
 
 def _depth(parent: Run | None) -> int:

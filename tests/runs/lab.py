@@ -16,8 +16,10 @@ ACTOR = Actor("key:test")
 def publish(project: Project, steps: list[dict[str, Any]], name: str = "onboard", **more: Any) -> Module:
     """A published module of these steps; ``more`` are further members of the definition."""
     definition = {"name": name, "steps": steps, **more}
-    module = Module.objects.create(project=project, name=name, source="{}", draft=definition)
-    module.published = ModuleVersion.objects.create(module=module, number=1, definition=definition, source="{}")
+    given = {"source": "{}", "draft": definition}
+    module, _ = Module.objects.update_or_create(project=project, name=name, defaults=given)
+    number = module.versions.count() + 1
+    module.published = ModuleVersion.objects.create(module=module, number=number, definition=definition, source="{}")
     module.save()
     return module
 

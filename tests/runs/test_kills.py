@@ -1,0 +1,113 @@
+"""Workers that die by SIGKILL, come together, or lose the database: a run ends once, and nothing unsafe is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from django.db import connection
+
+from tests.peers.ledger import Ledger
+from tests.peers.upstream import Upstream
+from tests.product import NOT_PASSED_ON, ROOT
+
+Program = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Ledger]:
+    with Ledger() as running:
+        yield running
+
+
+@pytest.fixture
+def program(ledger: Ledger, upstream: Upstream, tmp_path: Path) -> Iterator[Program]:
+    """Runs `tests.runs.dying` on a database of its own, of the kind that these tests run on."""
+    database = f"dying_{uuid.uuid4().hex[:12]}"
+    server = os.environ.get("DATABASE_URL", "")
+    own = {
+        "JACKFIELD_HOME": str(tmp_path),
+        "JACKFIELD_ENV": "test",
+        "JACKFIELD_EGRESS_ALLOW": "127.0.0.0/8",
+    }
+    if connection.vendor == "postgresql":
+        _on(server, f"CREATE DATABASE {database}")
+        own["DATABASE_URL"] = urlsplit(server)._replace(path=f"/{database}").geturl()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_PASSED_ON)}
+
+    def run(mode: str) -> Any:
+        command = [sys.executable, "-m", "tests.runs.dying", mode, ledger.url, upstream.url, str(tmp_path)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=kept | own, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr[-5000:]
+        return json.loads(done.stdout)
+
+    yield run
+    if connection.vendor == "postgresql":
+        _on(server, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+def _on(server: str, statement: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connected:
+        connected.execute(statement.encode())
+
+
+def test_a_worker_killed_at_any_point_ends_no_run_twice_and_repeats_nothing_unsafe(
+    program: Program, ledger: Ledger, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.reset()
+    found = program("kills")
+    requests, coded = ledger.books()["requests"], Counter((tmp_path / "code").read_text().split())
+    sent = Counter(json.loads(request["body"])["title"] for request in upstream.requests("/echo/items"))
+    places = Counter(row["place"] for row in found["every"])
+    assert {"claimed", "before persisting", "persisted", "performed", "before giving back", "given back"} <= set(places)
+    assert len(found["every"]) > 40
+    assert all(row["killed"] for row in found["every"][:-1])
+    for row in found["every"]:
+        run = row["run"]
+        assert (row["status"], row["result"], row["ends"], row["lease"]) == ("completed", "done", 1, ""), row
+        assert row["numbers_are_whole"], row
+        names = ["post", "inner", "side 0", "side 1", "side 2"]
+        done = {name: requests.get(f"{run} {name}", 0) for name in names} | {"tool": sent[run], "code": coded[run]}
+        assert set(done.values()) <= {0, 1}, (row, done)
+        assert sum(done.values()) >= len(done) - 2, (row, done)  # the two that were under way side by side
+        assert 1 <= requests[f"{run} get"] <= 2
+        assert 1 <= requests[f"{run} again"] <= 2
+        (child,) = row["children"]
+        assert (child["status"], child["ends"], child["numbers_are_whole"]) == ("completed", 1, True)
+        assert requests.get(f"{child['run']} child", 0) <= 1
+    for row in found["strict"]:
+        assert (row["ends"], row["numbers_are_whole"], row["lease"]) == (1, True, "")
+        done = requests.get(f"{row['run']} child", 0)
+        ending = (row["status"], row["error"])
+        assert ending in {("completed", None), ("fatal_errored", "script-process-crashed")}
+        assert done <= 1
+        assert done == 1 or ending[0] == "fatal_errored"
+    assert {row["status"] for row in found["strict"]} == {"completed", "fatal_errored"}
+
+
+def test_eight_processes_that_carry_one_run_do_its_step_once(program: Program, ledger: Ledger) -> None:
+    found = program("race")
+    assert (found["status"], found["ends"], found["numbers_are_whole"]) == ("completed", 1, True)
+    assert ledger.books()["requests"][found["run"]] == 1
+
+
+def test_of_five_hundred_runs_told_of_twice_to_two_workers_none_is_lost_and_none_done_twice(
+    program: Program, ledger: Ledger
+) -> None:
+    found = program("flood")
+    assert len(found) == 500
+    assert {(row["status"], row["ends"], row["numbers_are_whole"]) for row in found} == {("completed", 1, True)}
+    requests = ledger.books()["requests"]
+    assert {requests[row["run"]] for row in found} == {1}
