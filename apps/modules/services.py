@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -37,7 +36,7 @@ LONGEST_GROUP_NAME = 60
 MOST_MEMBERS = 1000
 LONGEST_OVERLAP = 30 * 86_400  # seconds
 LONGEST_SECRET = 500  # characters
-# What no name or text of the database takes, and no JSON of ours says.
+# What no text of the database takes.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -97,17 +96,12 @@ def examine(project: Project, name: str, source: str) -> tuple[str, Definition |
     fault = name_fault(name)
     if fault:
         return source, None, [Fault("name", fault)]
-    if match := UNSTORABLE.search(source):
-        at = source.count("\n", 0, match.start()) + 1
-        return source, None, [Fault("", "A NUL character, or half of a surrogate pair.", at)]
     named, line = with_name(source, name)
     definition, faults = checks.check(named, project)
     if line is not None:
         faults = [_above(fault, line) for fault in faults]
     if definition is not None and definition.name != name:
         faults = [*faults, Fault("name", f"The path says {name}: leave it out, or say the same.", _line_of_name(named))]
-    if definition is not None and not faults:
-        faults = [Fault(path, "A NUL character, or half of a surrogate pair.") for path in _unstorable(named)]
     return named, definition, faults
 
 
@@ -158,27 +152,6 @@ def _line_of_name(source: str) -> int | None:
     lines = source.splitlines()
     found = (at for at, line in enumerate(lines, 1) if re.match(r"""\s*[{]?\s*["']?name["']?\s*:""", line))
     return next(found, None)
-
-
-def _unstorable(source: str) -> list[str]:
-    """Paths of texts that escapes of YAML or JSON have put together, and no database takes."""
-    return list(_bad_texts(checks.read(source)[0], ""))
-
-
-def _bad_texts(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, str):
-        if UNSTORABLE.search(value):
-            yield path
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            place = f"{path}.{name}" if path else str(name)
-            if UNSTORABLE.search(str(name)):
-                yield path
-            else:
-                yield from _bad_texts(inner, place)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _bad_texts(inner, f"{path}[{index}]")
 
 
 # -- Publishing ------------------------------------------------------------------------------------------------------

@@ -387,6 +387,13 @@ def at_once(many: int, act: Callable[[], Any]) -> list[Any]:
     return found
 
 
+needs_postgres = pytest.mark.skipif(
+    connection.vendor == "sqlite",
+    reason="SQLite's memory database locks its tables between threads; tests/api/test_modules.py does it over HTTP",
+)
+
+
+@needs_postgres
 @pytest.mark.django_db(transaction=True)
 def test_two_who_publish_at_once_get_two_numbers_and_one_key() -> None:
     module = put(make_cast().project)
@@ -397,6 +404,7 @@ def test_two_who_publish_at_once_get_two_numbers_and_one_key() -> None:
     assert services.find(module.project, "onboard").published.number == 6  # type: ignore[union-attr]
 
 
+@needs_postgres
 @pytest.mark.django_db(transaction=True)
 def test_many_who_make_the_same_module_make_one() -> None:
     project = make_cast().project
@@ -406,6 +414,7 @@ def test_many_who_make_the_same_module_make_one() -> None:
     assert AuditEvent.objects.filter(action="module.created").count() == 1
 
 
+@needs_postgres
 @pytest.mark.django_db(transaction=True)
 def test_after_rotations_at_once_one_key_works() -> None:
     module = put(make_cast().project)
