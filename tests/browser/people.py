@@ -54,7 +54,7 @@ def browser_of_its_own(chromium: Browser, product: Product) -> Iterator[BrowserC
                 complaints.append(f"{page.url}: {message.text}")
                 if message.type == "error"
                 and message.location.get("url", "").startswith(product.url)
-                and "status of 400" not in message.text  # the browser's remark on a page that refuses
+                and not message.text.endswith(("400 (Bad Request)", "409 (Conflict)"))  # of a page that refuses
                 else None
             ),
         )
