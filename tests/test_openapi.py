@@ -319,6 +319,7 @@ def test_the_answers_of_every_route_are_as_described(
     api.post(f"webhooks/deliveries/{delivery}/redeliver")
     api.delete(f"webhooks/{webhook}")
     api.delete(f"integrations/connections/{connection.pk}")
+    seen_of_modules(api)
     signed_in = json.loads(api.post("/api/auth/login", {"email": cast.alice.email, "password": PASSWORD}).content)
     api.post("/api/auth/login", {"email": cast.alice.email, "password": "wrong"})
     again = api.post("/api/auth/refresh", {"refreshToken": signed_in["refreshToken"]})
@@ -329,6 +330,26 @@ def test_the_answers_of_every_route_are_as_described(
     untried = described - api.seen
     # No broker here; the callback redirects.
     assert untried == {"readyz", "callback", "projectCallback"}
+
+
+def seen_of_modules(api: Checked) -> None:
+    """Tries the routes of modules, drafts and versions."""
+    hello = {"steps": [{"id": "hello", "set": {"text": "hello"}}]}
+    assert api.call("PUT", "modules/hello", hello).status_code == 201
+    assert api.call("PUT", "modules/hello", hello).status_code == 200
+    assert api.call("PUT", "modules/hello", {}).status_code == 400
+    api.post("modules/hello/check", {})
+    assert "api_key" in api.post("modules/hello/publish", {"note": "First"}).json()
+    api.post("modules/hello/rollback", {"version": 1})
+    api.post("modules/hello/rollback", {"version": 2})
+    for of in ("key", "hook", "hook_secret"):
+        assert api.post("modules/hello/rotate-key", {"of": of}).status_code == 200
+    api.get("modules?limit=1")
+    api.get("modules/hello")
+    api.get("modules/hello/versions")
+    api.get("modules/hello/versions/1")
+    api.post("modules/hello/unpublish")
+    api.delete("modules/hello")
 
 
 def seen_of_connecting(api: Checked, connection_id: str) -> None:
