@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Min, Q
 from django.utils import timezone
 
@@ -45,14 +45,24 @@ def has_room(workspace_id: Any, now: datetime) -> bool:
 
 
 def next_of(workspace_id: Any) -> None:
-    """Hints at the workspace's run that has been due for the longest time without a hint, where there is one."""
+    """Hints at the workspace's run that has been due for the longest time without a hint, where there is one.
+
+    One statement, and each of those who ask at the same time gets another run: else of two runs that end together only one
+    would be followed by another, and in the end nobody by anybody.
+    """
     now = timezone.now()
-    found = _unhinted(now).filter(workspace=workspace_id).order_by("wake_at").values_list("pk", "status").first()
-    if found is None:
-        return
-    pk, begun = found[0], found[1] != Run.Status.CREATED
-    if _room(workspace_id, now, begun=begun) and _mark([pk], now):
-        _send([pk], begun)
+    oldest = _unhinted(now).filter(workspace=workspace_id).order_by("wake_at").values("pk")
+    if connection.features.has_select_for_update_skip_locked:
+        oldest = oldest.select_for_update(skip_locked=True)
+    table = connection.ops.quote_name(Run._meta.db_table)
+    at: Any = connection.ops.adapt_datetimefield_value(now)
+    with transaction.atomic(), connection.cursor() as cursor:
+        inner, values = oldest[:1].query.get_compiler(connection=connection).as_sql()
+        sql = f"UPDATE {table} SET hinted_at = %s WHERE id IN ({inner}) RETURNING id, status"  # noqa: S608 - our own query
+        cursor.execute(sql, [at, *values])
+        row = cursor.fetchone()
+    if row is not None:
+        _send([row[0]], row[1] != Run.Status.CREATED)
 
 
 def sweep() -> int:
