@@ -156,7 +156,8 @@ def _yaml_events(source: str) -> Iterator[_Event]:
                 yield _of_yaml(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise SourceError(_sentence(error, mark, source), mark.line + 1 if mark else None) from None
+        last = source.rstrip().count("\n") + 1  # an end that comes too early is marked after it
+        raise SourceError(_sentence(error, mark, source), min(mark.line + 1, last) if mark else None) from None
     except yaml.YAMLError as error:
         raise SourceError(_sentence(error, None, source), _line_of_reader(error, source)) from None
 

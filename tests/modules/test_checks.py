@@ -134,7 +134,7 @@ def test_an_anchor_and_its_alias_are_read() -> None:
     ("text", "line", "message"),
     [
         ("a: 1\nb:\n\tc: 1\n", 3, "tab"),
-        ("a: [1,\nb: 2\n", 3, "cannot be read"),
+        ("a: [1,\nb: 2\n", 2, "cannot be read"),
         ("a: {{ start.x }}\n", 1, "in quotes"),
         ("? [a]\n: b\n", 1, "A key is a text"),
         ("a: 1\n---\nb: 2\n", 2, "second document"),

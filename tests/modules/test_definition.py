@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from django.core.management import call_command
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from apps.modules import checks
+from apps.modules import definition as definition_module
 from apps.modules.definition import Definition, seconds_of, walk, with_mentions
+from apps.modules.format import keys_of
 
 from .definitions import ONBOARD, definition
 
@@ -35,7 +38,8 @@ def test_the_example_of_the_contract_parses_as_printed_and_the_same_as_json() ->
 
 def test_a_definition_that_was_written_out_reads_back_the_same() -> None:
     first = Definition.model_validate(checks.read(ONBOARD)[0])
-    for form in ({}, {"exclude_defaults": True}, {"exclude_unset": True}):
+    forms: list[dict[str, Any]] = [{}, {"exclude_defaults": True}, {"exclude_unset": True}]
+    for form in forms:
         written = first.model_dump(mode="json", by_alias=True, **form)
         assert Definition.model_validate(json.loads(json.dumps(written))).model_dump() == first.model_dump()
 
@@ -192,3 +196,31 @@ def test_the_json_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed == checks.json_schema()
     assert printed["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     jsonschema_rs.meta.validate(printed)
+
+
+# -- The documentation -----------------------------------------------------------------------------------------------
+def yaml_blocks() -> dict[str, str]:
+    """Every example of the reference; steps alone as a definition of them."""
+    text = (ROOT / "docs/modules.md").read_text(encoding="utf-8")
+    found = {}
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)):
+        parameters = "[{name: Name, api_name: name, type: text}, {name: N, api_name: number, type: number}]"
+        head = f"name: example\nstart_parameters: {parameters}\n"
+        found[f"block-{number}"] = f"{head}steps:\n{block}" if block.startswith("- ") else block
+    return found
+
+
+@pytest.mark.parametrize("name", yaml_blocks())
+def test_every_example_of_the_reference_is_without_faults(name: str) -> None:
+    text = yaml_blocks()[name]
+    assert checks.check(text, None)[1] == []
+    assert schema_says(checks.read(text)[0])
+
+
+def test_the_reference_names_every_key_of_the_format() -> None:
+    text = (ROOT / "docs/modules.md").read_text(encoding="utf-8")
+    models = [
+        value for value in vars(definition_module).values() if isinstance(value, type) and issubclass(value, BaseModel)
+    ]
+    keys = {key for model in models for key in keys_of(model)}
+    assert sorted(key for key in keys if not re.search(rf"`(?:[^`]*[{{\[ ,])?{key}\b", text)) == []

@@ -274,19 +274,17 @@ def test_a_form_takes_the_reference_of_a_file_that_was_stored() -> None:
 
 # -- Answers ---------------------------------------------------------------------------------------------------------
 def test_what_a_browser_sends_is_converted() -> None:
-    fields = [
-        FormField.model_validate({"name": name, "label": name, **more})
-        for name, more in {
-            "text": {},
-            "note": {"type": "long_text"},
-            "count": {"type": "number"},
-            "day": {"type": "date"},
-            "mail": {"type": "email"},
-            "size": {"type": "choice", "options": [1, 2]},
-            "tags": {"type": "choices", "options": ["a", "b"]},
-            "sure": {"type": "checkbox"},
-        }.items()
-    ]
+    given: dict[str, dict[str, Any]] = {
+        "text": {},
+        "note": {"type": "long_text"},
+        "count": {"type": "number"},
+        "day": {"type": "date"},
+        "mail": {"type": "email"},
+        "size": {"type": "choice", "options": [1, 2]},
+        "tags": {"type": "choices", "options": ["a", "b"]},
+        "sure": {"type": "checkbox"},
+    }
+    fields = [FormField.model_validate({"name": name, "label": name, **more}) for name, more in given.items()]
     sent = {
         "text": "x",
         "note": "a\r\nb",
@@ -299,7 +297,7 @@ def test_what_a_browser_sends_is_converted() -> None:
     }
     assert clean_answers(fields, sent) == ({**sent, "note": "a\nb", "count": 5, "size": 2, "sure": True}, {})
     empty = dict.fromkeys([name for name in sent if name not in ("tags", "sure")], "")
-    nothing = {**dict.fromkeys(empty), "tags": [], "sure": False}
+    nothing: dict[str, Any] = {**dict.fromkeys(empty), "tags": [], "sure": False}
     assert clean_answers(fields, empty) == (nothing, {})
     assert clean_answers(fields, {}) == (nothing, {})
 
