@@ -54,6 +54,7 @@ TAGS = {
     "Runs API": "Starting published modules and following their runs; a project is named by its workspace's UUID and its name.",
     "Sessions API": "Starting one published module with its own key, and following what was started.",
     "Runs": "The log of runs, and the events that they wait for.",
+    "Tasks": "What runs ask people: forms and approvals.",
     "Hooks": "Requests of other services that start a module.",
     "End users": "The people of your product, and tokens with which they call.",
     "Project": "A project's settings.",
@@ -90,6 +91,7 @@ PARAMETER_NAMES = {
     "workspace_id": ("workspaceId", "The workspace's id, a UUID."),
     "project_name": ("projectName", "The project's name."),
     "run_id": ("runId", "The run's id."),
+    "task_id": ("taskId", "The task's id."),
     "event_name": ("eventName", "The name of the event that a step waits for."),
     "published_module_id": ("publishedModuleId", "The published module's id."),
     "session_id": ("sessionId", "The session's id."),
@@ -101,6 +103,7 @@ PATH_FORMS: Row = {
     "projectId": {"pattern": "^[^/_]*_[^/]*$"},
     "integration": {"pattern": "^[a-z0-9-]+$"},
     "workspaceId": {"pattern": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"},
+    "token": {"pattern": "^[A-Za-z0-9_-]{43}$"},
 }
 AUTH_ERRORS = (errors.AuthRequired, errors.InvalidApiKey, errors.InvalidUserToken, errors.UserTokenExpired,
                errors.InvalidMemberToken)  # fmt: skip

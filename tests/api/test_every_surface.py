@@ -15,6 +15,9 @@ import requests
 import yaml
 from django.utils import timezone
 
+from apps.modules.models import Module
+from apps.runs.models import Run
+from apps.runs.starting import start
 from apps.toolkits.api.schema import DOCUMENT
 from apps.toolkits.services import put
 from apps.workspaces import quota
@@ -24,6 +27,7 @@ from apps.workspaces.models import ApiKey, Plan, WebhookEndpoint
 from apps.workspaces.services import issue_key, revoke_key
 from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import create_endpoint, send_test
+from tests.api.automations import publish
 from tests.api.shop import LAB, Shop, error_of
 from tests.api.test_wire import script
 from tests.cast import EVERY_SCOPE, Api, connect, enable
@@ -31,19 +35,19 @@ from tests.peers.upstream import Upstream
 from tests.product import Product
 
 # -- Surfaces --------------------------------------------------------------------------------------------------------
-CODES = {  # kind: status, and the code on the Integrations API (and the proxy), the Shortcut API, the Raw execute API
-    "bad": (400, "VALIDATION_INVALID_SCHEMA", "bad_request", "VALIDATION_ERROR"),
-    "large": (413, "PAYLOAD_TOO_LARGE", "too_large", "PAYLOAD_TOO_LARGE"),
-    "method": (405, "METHOD_NOT_ALLOWED", "method_not_allowed", "METHOD_NOT_ALLOWED"),
-    "missing": (404, "RESOURCE_NOT_FOUND", "not_found", "NOT_FOUND"),
-    "conflict": (409, "REQUEST_CONFLICT", "conflict", "CONFLICT"),
-    "minute": (429, "QUOTA_RATE_LIMIT", "rate_limited", "RATE_LIMITED"),
-    "day": (429, "INTEGRATIONS_QUOTA_EXCEEDED", "daily_limit_reached", "RATE_LIMITED"),
-    "nobody": (401, "AUTH_REQUIRED", "unauthorized", "UNAUTHORIZED"),
-    "no key": (401, "AUTH_INVALID_API_KEY", "unauthorized", "UNAUTHORIZED"),
-    "no user": (401, "AUTH_INVALID_END_USER_JWT", "unauthorized", "UNAUTHORIZED"),
+CODES = {  # kind: status; the code on the Integrations API (and the proxy), Shortcut API, Raw execute API, Runs API
+    "bad": (400, "VALIDATION_INVALID_SCHEMA", "bad_request", "VALIDATION_ERROR", "bad-request"),
+    "large": (413, "PAYLOAD_TOO_LARGE", "too_large", "PAYLOAD_TOO_LARGE", "payload-too-large"),
+    "method": (405, "METHOD_NOT_ALLOWED", "method_not_allowed", "METHOD_NOT_ALLOWED", "method-not-allowed"),
+    "missing": (404, "RESOURCE_NOT_FOUND", "not_found", "NOT_FOUND", "not-found"),
+    "conflict": (409, "REQUEST_CONFLICT", "conflict", "CONFLICT", "conflict"),
+    "minute": (429, "QUOTA_RATE_LIMIT", "rate_limited", "RATE_LIMITED", "too-many-requests"),
+    "day": (429, "INTEGRATIONS_QUOTA_EXCEEDED", "daily_limit_reached", "RATE_LIMITED", "too-many-requests"),
+    "nobody": (401, "AUTH_REQUIRED", "unauthorized", "UNAUTHORIZED", "unauthorized"),
+    "no key": (401, "AUTH_INVALID_API_KEY", "unauthorized", "UNAUTHORIZED", "unauthorized"),
+    "no user": (401, "AUTH_INVALID_END_USER_JWT", "unauthorized", "UNAUTHORIZED", "unauthorized"),
 }
-INTEGRATIONS, SHORTCUT, RAW = "integrations", "shortcut", "raw"
+INTEGRATIONS, SHORTCUT, RAW, RUNS, SESSIONS = "integrations", "shortcut", "raw", "runs", "sessions"
 
 
 def is_refused(answer: Any, envelope: str, kind: str) -> None:
@@ -51,7 +55,10 @@ def is_refused(answer: Any, envelope: str, kind: str) -> None:
     status, *codes = CODES[kind]
     assert answer.status_code == status, answer.content[:500]
     assert answer["Content-Type"] == "application/json"
-    assert code_in(answer, envelope) == codes[[INTEGRATIONS, SHORTCUT, RAW].index(envelope)]
+    if envelope == SESSIONS:  # spells them as the Runs API does, in its own manner
+        assert code_in(answer, envelope) == codes[-1].replace("-", "_")
+    else:
+        assert code_in(answer, envelope) == codes[[INTEGRATIONS, SHORTCUT, RAW, RUNS].index(envelope)]
     assert ("Retry-After" in answer) == (status == 429)
     assert ("WWW-Authenticate" in answer) == (status == 401)
     if status == 429:
@@ -66,6 +73,15 @@ def code_in(answer: Any, envelope: str) -> str:
     if envelope == SHORTCUT:
         assert set(body) - {"action_url"} == {"error", "message"}, body
         return str(body["error"])
+    if envelope == RUNS:
+        assert set(body) - {"details"} == {"code", "category", "message", "retirable", "correlationId"}, body
+        assert body["correlationId"] == answer["X-Request-Id"]
+        return str(body["code"])
+    if envelope == SESSIONS:
+        assert all(set(error) - {"source"} == {"status", "code", "title", "detail"} for error in body["errors"]), body
+        assert {error["status"] for error in body["errors"]} == {str(answer.status_code)}
+        (code,) = {error["code"] for error in body["errors"]}
+        return str(code)
     assert set(body) == {"error", "code", "details", "timestamp", "path", "requestId"}, body
     assert body["requestId"] == answer["X-Request-Id"]
     assert not isinstance(body["details"], list)
@@ -119,6 +135,8 @@ PATHS = {  # unknown ones
     "/v1/proj_x/nonsense": INTEGRATIONS, "/v1/nonsense": INTEGRATIONS, "/v1/a/b/c": INTEGRATIONS, "/api/x": INTEGRATIONS,
     "/v1/skills/a/b/c": SHORTCUT, "/v1/connect/a/b": SHORTCUT, "/api-keys/a/b": SHORTCUT, "/v1/GitHub/create_issue": SHORTCUT,
     "/api/integrations/nonsense": RAW, "/api/integrations/projects/proj_x/nonsense": RAW,
+    "/api/v1/workspace/x": RUNS, "/123e4567-e89b-12d3-a456-426614174000/projects/x": RUNS, "/x/projects/y/run/start": RUNS,
+    "/api/execution/x": SESSIONS, "/api/execution/x/y/z": SESSIONS, "/hooks/x/y": INTEGRATIONS,
 }  # fmt: skip
 
 
@@ -168,6 +186,10 @@ WRITES = {  # what takes a body: method, path, envelope
     "raw import": ("POST", "/api/integrations/projects/{project}/integrations/import", RAW),
     "raw update": ("PATCH", "/api/integrations/projects/{project}/integrations/{integration}", RAW),
     "raw execute": ("POST", "/api/integrations/projects/{project}/integrations/{integration}/execute", RAW),
+    "run event": ("POST", "/v1/{project}/runs/{run}/events/payment", INTEGRATIONS),
+    "run start": ("POST", "/{workspace}/projects/Shop/run/start", RUNS),
+    "run start of clients": ("POST", "/api/v1/workspace/{workspace}/projects/Shop/run/start", RUNS),
+    "session start": ("POST", "/api/execution/{module}/sessions", SESSIONS),
     "raw test": ("POST", "/api/integrations/projects/{project}/integrations/{integration}/test", RAW),
 }
 BAD = {
@@ -192,9 +214,12 @@ def send(shop: Shop, what: str, body: Any, method: str = "", **headers: str) -> 
     """One of `WRITES`; /api-keys takes a person's token."""
     known, path, _ = WRITES[what]
     webhook = WebhookEndpoint.objects.first() or create_endpoint(shop.cast.project, "https://a.example", SYSTEM)[0]
+    module = Module.objects.first() or publish(shop.cast.project)
+    run = Run.objects.first() or start(module, {}, SYSTEM, Run.Surface.RUNS, user_id="u1")
     url = path.format(
-        project=shop.cast.project.pk, connection=shop.connection.pk, integration=shop.integration.pk, webhook=webhook.pk
-    )
+        project=shop.cast.project.pk, connection=shop.connection.pk, integration=shop.integration.pk, webhook=webhook.pk,
+        workspace=shop.cast.workspace.pk, module=module.public_id, run=run.pk,
+    )  # fmt: skip
     key = mint_user_token(shop.cast.project, "u1", 600)[0] if what == "api-keys" else shop.cast.key
     return Api(shop.cast.project, key).call(method or known, url, body, **(U1 | headers))
 
@@ -359,6 +384,7 @@ LISTS = {  # path: member, what tells rows apart, envelope
     "/v1/{project}/integrations/tools?toolkit=github": ("tools", "name", INTEGRATIONS),
     "/v1/{project}/executions": ("executions", "id", INTEGRATIONS),
     "/v1/{project}/end-users": ("endUsers", "id", INTEGRATIONS),
+    "/v1/{project}/runs": ("runs", "id", INTEGRATIONS),
     "/v1/{project}/toolkits": ("toolkits", "id", INTEGRATIONS),
     "/v1/{project}/webhooks": ("webhooks", "id", INTEGRATIONS),
     "/v1/{project}/webhooks/{webhook}/deliveries": ("deliveries", "id", INTEGRATIONS),
@@ -381,6 +407,7 @@ def full(shop: Shop) -> Shop:
         call(shop, "integrations")
         put(project, f"warehouse-{number}", DOCUMENT, SYSTEM)
         send_test(webhooks[0], SYSTEM)
+        start(publish(project, f"module-{number}"), {}, SYSTEM, Run.Surface.RUNS)
     shop.executions()
     return shop
 

@@ -25,6 +25,9 @@ from schemathesis import Case, GenerationMode, checks
 from schemathesis.core.result import Ok
 
 from apps.lib import egress, openapi
+from apps.modules.services import publish, put_draft
+from apps.runs.models import Run
+from apps.runs.starting import start
 from apps.toolkits.api.schema import DOCUMENT
 from apps.toolkits.services import put
 from apps.workspaces.audit import SYSTEM
@@ -33,6 +36,7 @@ from apps.workspaces.services import issue_key
 from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import create_endpoint, send_test
 from config.wsgi import application
+from tests.api.automations import EVENT
 from tests.api.shop import Shop
 from tests.cast import connect, enable
 
@@ -90,7 +94,12 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
     person = EndUser.objects.get(external_id="u1")
     own = issue_key(workspace, "own", SYSTEM, project=project, end_user=person, scopes=["execute"])[0]
     shop.api.post("integrations/execute", {"toolName": "LAB_GET_ITEM", "params": {"id": "1"}, "userId": "u1"})
+    module = publish(put_draft(project, "onboard", json.dumps(EVENT), SYSTEM)[0], SYSTEM).module
+    module.project = project
+    run = start(module, {}, SYSTEM, Run.Surface.RUNS, user_id="u1")
     ids = {
+        "workspaceId": str(workspace.pk), "projectName": project.name, "runId": run.pk, "sessionId": run.session_id,
+        "publishedModuleId": module.public_id, "token": module.hook_token, "eventName": "payment", "name": module.name, "n": "1",
         "appId": project.pk, "projectId": project.pk, "integrationId": sandbox.pk, "connectionId": connection.pk,
         "executionId": shop.executions()[0].pk, "webhookId": webhook.pk, "deliveryId": send_test(webhook, SYSTEM).pk,
         "userId": "u1", "integration": "sandbox", "endpoint": "list_notes", "id": own.pk, "toolkit": "sandbox",
@@ -98,7 +107,9 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
     }  # fmt: skip
     members = {"toolkit": "sandbox", "integration": "sandbox", "toolName": "SANDBOX_LIST_NOTES", "userId": "u1",
                "params": {}, "credentials": {"accessToken": "a", "refreshToken": "b"}, "connectionId": connection.pk,
-               "templateId": "sandbox", "provider": "sandbox", "endpoint": "/items", "email": shop.cast.alice.email}  # fmt: skip
+               "templateId": "sandbox", "provider": "sandbox", "endpoint": "/items", "email": shop.cast.alice.email,
+               "api": module.name, "parameters": {}, "startParameters": {}, "name": module.name, "version": 1, "of": "key", "steps": EVENT["steps"],
+               "start_parameters": [], "result": None, "hook": None, "end": None}  # fmt: skip
     credentials = {"a key": shop.cast.key, "an end user": mint_user_token(project, "u1", 600)[0], "nobody": ""}
     return There(ids, members, credentials)
 
