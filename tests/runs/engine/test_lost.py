@@ -11,6 +11,14 @@ from apps.runs.engine.machine import MAX_LOSSES
 
 from .modules import again, at, begun, end_all, kinds, put, request, value
 
+# One body performs, the other one asks.
+QUESTIONS = {
+    "id": "e",
+    "for_each": [1, 2],
+    "parallel": 2,
+    "do": [put("r", when="{{ item == 1 }}"), {"id": "f", "approve": {"title": "?"}}],
+}
+
 
 def taken_over(machine: Machine, seconds: float = 10) -> tuple[Machine, list[Any]]:
     """Another worker's machine after the first one died, and what it is to do."""
@@ -118,7 +126,8 @@ def test_an_attempt_that_has_worked_too_long_fails_whatever_on_error_says() -> N
 
 
 def test_a_timeout_half_persisted_is_a_timeout_still() -> None:
-    machine = begun(request("a", on_error="continue"), maximum_attempts=1)
+    step = {"id": "c", "condition": True, "then": [request("a")], "on_error": "continue"}
+    machine = begun(step, maximum_attempts=1)
     log = machine.take_events()
     machine.timed_out(at(600))
     failed, errored = machine.take_events()
@@ -129,13 +138,7 @@ def test_a_timeout_half_persisted_is_a_timeout_still() -> None:
 
 
 def test_a_timeout_lets_go_on_what_waits() -> None:
-    each = {
-        "id": "e",
-        "for_each": [1, 2],
-        "parallel": 2,
-        "do": [put("r", when="{{ item == 1 }}"), {"id": "f", "approve": {"title": "?"}}],
-    }
-    machine = begun(each)
+    machine = begun(QUESTIONS)
     machine.timed_out(at(600))
     assert list(machine.waiting) == ["e[1]/f"]
     assert machine.ended("e[1]/f", {"approved": True}, at(600))
@@ -195,13 +198,7 @@ def test_a_failed_run_is_retried_by_hand_from_the_step_that_failed() -> None:
 
 
 def test_a_retry_by_hand_asks_again_what_was_open_at_the_end() -> None:
-    each = {
-        "id": "e",
-        "for_each": [1, 2],
-        "parallel": 2,
-        "do": [put("r", when="{{ item == 1 }}"), {"id": "f", "approve": {"title": "?"}}],
-    }
-    machine = begun(each, maximum_attempts=1)
+    machine = begun(QUESTIONS, maximum_attempts=1)
     machine.timed_out(at(600))
     assert machine.status == "fatal_errored"
     assert machine.waiting == {}
