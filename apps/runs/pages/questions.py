@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.db.models import Q, TextField
@@ -16,7 +15,7 @@ from apps.lib.language import localized
 from apps.modules.models import Group
 
 from .. import mail
-from ..assignees import GROUP, Person, is_assigned
+from ..assignees import GROUP, NAMED, Person, is_assigned, names
 from ..models import HumanTask
 from .common import Shown, gone, knows, person_of, quiet, take, to, to_login, with_files
 
@@ -101,18 +100,12 @@ def inbox(request: HttpRequest) -> HttpResponse:
 
 def open_for(person: Person) -> list[HumanTask]:
     """Open questions that are assigned to the person's address, or to a group that they are in, of any project."""
-    rows = HumanTask.objects.filter(status=HumanTask.Status.OPEN).alias(named=Cast("assignees", TextField()))
-    wanted = _names(person.email.lower())
+    wanted = names(person.email.lower())
     for project_id, name in _groups_of(person):
-        wanted |= Q(project=project_id) & _names(GROUP + name)
-    found = rows.filter(wanted).select_related("project", "run").order_by("created_at", "pk")[:MOST]
+        wanted |= Q(project=project_id) & names(GROUP + name)
+    rows = HumanTask.objects.filter(status=HumanTask.Status.OPEN).alias(**NAMED).filter(wanted)
+    found = rows.select_related("project", "run").order_by("created_at", "pk")[:MOST]
     return [task for task in found if is_assigned(task, person)]
-
-
-def _names(assignee: str) -> Q:
-    """As it stands in a list that is kept as JSON: SQLite keeps the text with escapes, PostgreSQL's jsonb without."""
-    spelled = {json.dumps(assignee), json.dumps(assignee, ensure_ascii=False)}
-    return Q(*(("named__contains", text) for text in sorted(spelled)), _connector=Q.OR)
 
 
 def _groups_of(person: Person) -> list[tuple[str, str]]:
