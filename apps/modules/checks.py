@@ -19,7 +19,7 @@ from apps.workspaces.models import Project
 from . import format as form
 from .belongings import Belongings
 from .contents import check_contents
-from .definition import Definition, with_mentions
+from .definition import MAX_STEPS, Definition, with_mentions
 from .names import Names
 from .order import Order, check_order, collect
 from .source import MOST_FAULTS, Document, SourceError, read_document
@@ -67,7 +67,10 @@ def check(
     faults = _Faults(document)
     for path, line, message in document.faults:
         faults.add(path, message, line)
-    definition = _check_data(document.data, project, siblings or {}, faults)
+    try:
+        definition = _check_data(document.data, project, siblings or {}, faults)
+    except _Enough:
+        definition = None
     found = faults.sorted()
     return (None if found else definition), found
 
@@ -81,13 +84,19 @@ def _check_data(data: Any, project: Project | None, siblings: Mapping[str, Any],
         faults.add(path, message)
     data = with_mentions(data)
     steps = collect(data, faults.add)
-    order = Order.of(steps, data)
     check_contents(data, steps, faults.add)
+    if len(steps) > MAX_STEPS:  # their order and names would take long, and are not what is wrong
+        return definition
+    order = Order.of(steps, data)
     check_order(order, faults.add)
     Names(data, order, faults.add).check()
     if project is not None:
         Belongings(project, siblings, faults.add).check(data, steps)
     return definition
+
+
+class _Enough(Exception):
+    """There are so many faults that no more are looked for."""
 
 
 class _Faults:
@@ -98,14 +107,17 @@ class _Faults:
         self.found: dict[tuple[str, str], Fault] = {}
 
     def add(self, path: form.Path, message: str, line: int | None = None) -> None:
+        if len(self.found) >= form.MOST_FOUND:
+            raise _Enough
         key = (form.written(path), message)
         self.found.setdefault(key, Fault(*key, line or self.document.lines.at(path)))
 
     def sorted(self) -> list[Fault]:
         """In the order of their lines."""
         found = sorted(self.found.values(), key=lambda fault: fault.line or 0)
-        more = len(found) - MOST_FAULTS
-        return found if more <= 0 else [*found[:MOST_FAULTS], Fault("", f"There are {more} more faults.")]
+        if len(found) <= MOST_FAULTS:
+            return found
+        return [*found[:MOST_FAULTS], Fault("", "There are more faults: they are told once these are mended.")]
 
 
 def json_schema() -> dict[str, Any]:

@@ -39,6 +39,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "on_error": tuple(kind for kind in KINDS if kind != "fail"),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MOST_PARAMETERS = 100  # the format refuses more
 LONGEST_HOOK = 60  # seconds that a hook's sender waits at most
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 EVENT_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,100}")
@@ -109,7 +110,7 @@ def _check_end(data: dict[str, Any], report: Report) -> None:
 def _typed(data: dict[str, Any]) -> Iterator[tuple[StartParameter, Place]]:
     """Those start parameters that are of the format."""
     listed = data.get("start_parameters")
-    for index, item in enumerate(listed if isinstance(listed, list) else []):
+    for index, item in enumerate(listed[:MOST_PARAMETERS] if isinstance(listed, list) else []):
         try:
             yield StartParameter.model_validate(item), ("start_parameters", index)
         except ValidationError:

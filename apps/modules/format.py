@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,8 @@ Place = tuple[str | int, ...]
 Path = Iterable[str | int]
 Loc = tuple[int | str, ...]
 Models = list[type[BaseModel]]
+
+MOST_FOUND = 1000  # faults that are looked for: whoever wrote more mends these first
 
 PATTERNS = {
     NAME_PATTERN: "Must be made of a-z, 0-9, _ and -, with / for folders.",
@@ -52,7 +55,7 @@ def find_faults(data: Any) -> tuple[Definition | None, list[tuple[Place, str]]]:
         return Definition.model_validate(data, by_alias=True, by_name=False), []
     except ValidationError as error:
         errors = [(item["loc"], item) for item in error.errors(include_url=False)]
-        return None, list(_explain(errors, data, (), [Definition]))
+        return None, list(islice(_explain(errors, data, (), [Definition]), MOST_FOUND))
     except RecursionError:
         return None, [((), "Steps stand too deep in one another.")]
 
