@@ -4,8 +4,8 @@
 
 ``kills``    one run after another; the first process that carries the n-th ends itself by SIGKILL at the n-th checkpoint, others
              go on with it; until a run has no further checkpoint
-``race``     a run that eight processes carry at the same time
-``flood``    500 runs, carried by two processes that are told of each run twice, in an order of their own
+``many``     a run that eight processes carry at the same time; then 500 runs, carried by two processes that are told of each
+             run twice, in an order of their own
 
 A carrier is a fork of this process, which itself holds no connection to anything while it forks.
 """
@@ -203,22 +203,16 @@ def _found(run: Any) -> dict[str, Any]:
 
 
 # -- Many at once ------------------------------------------------------------------------------------------------------
-def race(ledger: str, upstream: str, folder: Path) -> Any:
-    from tests.runs import lab
-
-    cast = cast_and_lab(upstream)
-    run = lab.start(lab.publish(cast.project, [{"id": "post", "request": posted(ledger, "")}]))
-    _at_once(8, lambda index: [run.pk])
-    return _found(lab.fresh(run))
-
-
-def flood(ledger: str, upstream: str, folder: Path) -> Any:
+def many(ledger: str, upstream: str, folder: Path) -> Any:
     from apps.runs.models import Run
     from tests.runs import lab
 
     cast = cast_and_lab(upstream)
     steps = [{"id": "post", "request": posted(ledger, "")}, {"id": "set", "set": {"n": 1}}]
     module = lab.publish(cast.project, steps)
+    wanted = lab.start(module)
+    _at_once(8, lambda index: [wanted.pk])
+    race = _found(lab.fresh(wanted))
     ids = [lab.start(module).pk for _ in range(500)]
 
     def order(index: int) -> list[str]:
@@ -227,7 +221,7 @@ def flood(ledger: str, upstream: str, folder: Path) -> Any:
         return told
 
     _at_once(2, order)
-    return [_found(run) for run in Run.objects.all()]
+    return {"race": race, "flood": [_found(run) for run in Run.objects.filter(pk__in=ids)]}
 
 
 def _at_once(count: int, told: Callable[[int], list[str]]) -> None:
@@ -252,7 +246,7 @@ def _at_once(count: int, told: Callable[[int], list[str]]) -> None:
 def main() -> None:
     mode, ledger, upstream, folder = sys.argv[1:]
     prepare()
-    found = {"kills": kills, "race": race, "flood": flood}[mode](ledger, upstream, Path(folder))
+    found = {"kills": kills, "many": many}[mode](ledger, upstream, Path(folder))
     print(json.dumps(found))
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import Error, connection
+from django.utils import timezone
 
+from apps.runs import carrier
+from apps.runs.models import Run
+from tests.cast import Cast
 from tests.peers.ledger import Ledger
 from tests.peers.upstream import Upstream
 from tests.product import NOT_PASSED_ON, ROOT
+from tests.runs import lab
 
 Program = Callable[[str], Any]
 
@@ -97,17 +105,48 @@ def test_a_worker_killed_at_any_point_ends_no_run_twice_and_repeats_nothing_unsa
     assert {row["status"] for row in found["strict"]} == {"completed", "fatal_errored"}
 
 
-def test_eight_processes_that_carry_one_run_do_its_step_once(program: Program, ledger: Ledger) -> None:
-    found = program("race")
-    assert (found["status"], found["ends"], found["numbers_are_whole"]) == ("completed", 1, True)
-    assert ledger.books()["requests"][found["run"]] == 1
-
-
-def test_of_five_hundred_runs_told_of_twice_to_two_workers_none_is_lost_and_none_done_twice(
-    program: Program, ledger: Ledger
-) -> None:
-    found = program("flood")
-    assert len(found) == 500
-    assert {(row["status"], row["ends"], row["numbers_are_whole"]) for row in found} == {("completed", 1, True)}
+def test_workers_that_come_together_lose_no_run_and_do_none_twice(program: Program, ledger: Ledger) -> None:
+    """Eight processes carry one run; then two are told of 500 runs, twice of each."""
+    found = program("many")
     requests = ledger.books()["requests"]
-    assert {requests[row["run"]] for row in found} == {1}
+    assert len(found["flood"]) == 500
+    for row in [found["race"], *found["flood"]]:
+        assert (row["status"], row["ends"], row["numbers_are_whole"], requests[row["run"]]) == ("completed", 1, True, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("place", ["claimed", "before persisting", "performed", "persisted", "before giving back"])
+def test_a_database_connection_that_is_dropped_loses_no_run(
+    cast: Cast, upstream: Upstream, settings: Any, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Each time that the carrier comes by this place, up to three times."""
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no connection that could be dropped")
+    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
+    upstream.reset()
+    request = {"method": "POST", "url": f"{upstream.url}/echo"}
+    steps = [{"id": "a", "request": request}, {"id": "pause", "wait": "2s"}, {"id": "b", "request": request}]
+    run = lab.start(lab.publish(cast.project, steps))
+    dropped: list[str] = []
+
+    def drop(name: str) -> None:
+        if name == place and len(dropped) < 3:
+            dropped.append(name)
+            connection.ensure_connection()
+            pid = connection.connection.info.backend_pid
+            _on(os.environ["DATABASE_URL"], f"SELECT pg_terminate_backend({pid})")
+
+    monkeypatch.setattr(carrier, "checkpoint", drop)
+    deadline = time.monotonic() + 30
+    while not lab.fresh(run).has_ended and time.monotonic() < deadline:
+        with contextlib.suppress(Error):  # Celery logs it, and gives the thread another connection
+            carrier.carry(run.pk)
+        connection.close()
+        past = timezone.now() - timedelta(seconds=1)
+        Run.objects.living().exclude(lease_until=None).update(lease_until=past)
+        time.sleep(0.1)
+    run = lab.fresh(run)
+    assert dropped
+    assert (run.status, run.error) == ("completed", None)
+    assert lab.told(run).count("completed") == 1
+    assert upstream.count("/echo") == 2
