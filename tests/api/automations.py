@@ -21,9 +21,12 @@ EMPLOYEES = [
     {"name": "Start date", "api_name": "employment_start_date", "type": "date"},
     {"name": "Number", "api_name": "employee_reference_number", "type": "number"},
 ]
-GREET = {"steps": [{"id": "greet", "set": {"text": "Hello"}}], "result": {"text": "{{ steps.greet.output.text }}"}}
-FAIL = {"steps": [{"id": "stop", "fail": {"message": "Not today"}}]}
-EVENT = {"steps": [{"id": "paid", "wait": {"event": "payment"}}], "result": "{{ steps.paid.output }}"}
+GREET: dict[str, Any] = {
+    "steps": [{"id": "greet", "set": {"text": "Hello"}}],
+    "result": {"text": "{{ steps.greet.output.text }}"},
+}
+FAIL: dict[str, Any] = {"steps": [{"id": "stop", "fail": {"message": "Not today"}}]}
+EVENT: dict[str, Any] = {"steps": [{"id": "paid", "wait": {"event": "payment"}}], "result": "{{ steps.paid.output }}"}
 
 
 def publish(project: Project, name: str = "onboard", **definition: Any) -> Module:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -309,6 +310,15 @@ def test_a_result_that_takes_too_long_is_not_waited_for(cast: Cast) -> None:
     began = time.monotonic()
     accepted(send(hook(cast.project, hook={"answer": "result", "timeout": "300ms"})))
     assert 0.3 <= time.monotonic() - began < 5
+
+
+def test_only_so_many_hooks_wait_at_a_time(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.runs.api.hooks._places", threading.BoundedSemaphore(1))
+    waiting: list[Any] = []
+    module = hook(cast.project, hook={"answer": "result", "timeout": 20})
+    monkeypatch.setattr("apps.runs.api.hooks.wait_for", lambda run, seconds: waiting.append(send(module)) or run)
+    accepted(send(module))  # while it waits another one comes
+    assert [answer.status_code for answer in waiting] == [202]
 
 
 def test_no_hook_waits_longer_than_a_minute(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

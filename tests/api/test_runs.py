@@ -109,12 +109,13 @@ def test_everything_that_a_body_may_say_is_kept(cast: Cast, settings: Any) -> No
 def test_null_is_as_good_as_absent(cast: Cast) -> None:
     publish(cast.project)
     names = ("proxy", "saveTrace", "requestTimeout", "retry", "authSession", "sink", "endUser")
-    run = Run.objects.get(pk=started(cast, **dict.fromkeys(names)))
+    nothing: dict[str, Any] = dict.fromkeys(names)
+    run = Run.objects.get(pk=started(cast, **nothing))
     assert (run.maximum_attempts, run.request_timeout, run.save_trace) == (3, 600, True)
     assert started(cast, retry={"maximumAttempts": None})
 
 
-BODIES = {
+BODIES: dict[str, tuple[dict[str, Any], str]] = {
     "no api": ({"parameters": {}}, "api"),
     "no parameters": ({"api": "onboard"}, "parameters"),
     "a list of parameters": ({"api": "onboard", "parameters": []}, "parameters"),

@@ -108,7 +108,8 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
     members = {"toolkit": "sandbox", "integration": "sandbox", "toolName": "SANDBOX_LIST_NOTES", "userId": "u1",
                "params": {}, "credentials": {"accessToken": "a", "refreshToken": "b"}, "connectionId": connection.pk,
                "templateId": "sandbox", "provider": "sandbox", "endpoint": "/items", "email": shop.cast.alice.email,
-               "api": module.name, "parameters": {}, "startParameters": {}, "name": module.name, "version": 1, "of": "key", "steps": EVENT["steps"],
+               "api": module.name, "parameters": {}, "startParameters": {},
+               "name": module.name, "version": 1, "of": "key", "steps": EVENT["steps"],
                "start_parameters": [], "result": None, "hook": None, "end": None}  # fmt: skip
     credentials = {"a key": shop.cast.key, "an end user": mint_user_token(project, "u1", 600)[0], "nobody": ""}
     return There(ids, members, credentials)

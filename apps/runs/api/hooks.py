@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from typing import Any
 
@@ -26,6 +27,8 @@ from .starts import start
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5  # seconds between two looks at a run
 ENDED = frozenset(set(Run.Status) - set(Run.LIVING))
+MOST_WAITING = 16  # requests of a process, each of which holds a thread; those beyond are answered at once
+_places = threading.BoundedSemaphore(MOST_WAITING)
 
 
 @schema.hook
@@ -67,8 +70,11 @@ def caller_of(module: Module, request: HttpRequest) -> Caller:
 def carry_out(caller: Caller, module: Module, hook: Hook, delivery: Delivery) -> HttpResponse:
     run = start(caller, module, hooks.parameters_of(module, hook, delivery), Run.Surface.HOOK, place=lambda name: name,
                 user_id=hooks.user_of(hook, delivery))  # fmt: skip
-    if hook.answer == "result":
-        run = wait_for(run, min(hook.timeout, hooks.LONGEST_WAIT))
+    if hook.answer == "result" and _places.acquire(blocking=False):
+        try:
+            run = wait_for(run, min(hook.timeout, hooks.LONGEST_WAIT))
+        finally:
+            _places.release()
     return answer(run)
 
 

@@ -39,7 +39,7 @@ class RunRow(serializers.Serializer[Any]):
     parentId = serializers.CharField(allow_null=True, help_text="The run whose step started this one.")
     attempt = serializers.IntegerField()
     maximumAttempts = serializers.IntegerField()
-    error = RunLogError(allow_null=True)  # type: ignore[assignment] # a field
+    error = RunLogError(allow_null=True)
     requestId = serializers.CharField(allow_blank=True)
     createdAt = serializers.DateTimeField()
     startedAt = serializers.DateTimeField(allow_null=True)

@@ -93,7 +93,7 @@ class RunResult(serializers.Serializer[Any]):
     runId = serializers.CharField()
     status = serializers.ChoiceField(["pending", "started", "completed", "canceled", "failed"])
     result = AnyJson(required=False, help_text="Of a completed run.")
-    error = RunError(required=False, help_text="Of a failed run.")  # type: ignore[assignment] # a field
+    error = RunError(required=False, help_text="Of a failed run.")
     reason = RunReason(required=False, help_text="Of a cancelled run.")
     message = serializers.CharField(required=False)
 

@@ -104,7 +104,8 @@ class SessionView(SessionsView):
         wanted = {name.strip() for name in request.GET.get("include", "").split(",")} - {""}
         if wanted - {"result"}:
             raise InvalidInput({"include": ["Only result can be included."]})
-        run = visible(self.caller).filter(module=self.module, session_id=session_id).first()
+        rows = visible(self.caller).filter(module=self.module, session_id=session_id)
+        run = (rows.defer("parameters") if wanted else rows.only("status", "session_id")).first()
         if run is None:
             raise errors.NotFound("There is no such session.")
         data: dict[str, Any] = {"state": state_of(run)}

@@ -54,7 +54,7 @@ class SessionError(serializers.Serializer[Any]):
 class SessionData(serializers.Serializer[Any]):
     state = serializers.ChoiceField(STATES)
     result = AnyJson(required=False, help_text="With include=result; null until the session has completed.")
-    error = SessionError(required=False, help_text="With include=result, of a session that failed or was cancelled.")  # type: ignore[assignment] # a field
+    error = SessionError(required=False, help_text="With include=result, of a session that failed or was cancelled.")
 
 
 class SessionState(serializers.Serializer[Any]):

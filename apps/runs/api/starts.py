@@ -71,7 +71,7 @@ def visible(caller: Caller) -> Any:
 
 def find_run(caller: Caller, run_id: str) -> Run:
     """Raises `NotFound`, also for a run of another user."""
-    run = visible(caller).filter(pk=run_id).first()
+    run = visible(caller).filter(pk=run_id).defer("parameters").first()
     if run is None:
         raise errors.NotFound("There is no such run.")
     return run  # type: ignore[no-any-return]
