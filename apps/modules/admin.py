@@ -255,6 +255,7 @@ class ModuleAdmin(ScopedAdmin):
         data = admin_editor.data_of(source)
         context = {
             "opts": self.opts,
+            "original": module,
             "module": module,
             "source": source,
             "seen": module.draft_changed_at.isoformat(),
@@ -346,6 +347,7 @@ class ModuleAdmin(ScopedAdmin):
         _, definition, faults = services.examine(module.project, module.name, module.source)
         context = {
             "opts": self.opts,
+            "original": module,
             "module": module,
             "faults": [fault.as_json() for fault in faults],
             "definition": definition,
@@ -380,6 +382,7 @@ class ModuleAdmin(ScopedAdmin):
             version.module = module
         context = {
             "opts": self.opts,
+            "original": module,
             "module": module,
             "version": version,
             "made_by": who(version.created_by) if version else "",
@@ -501,8 +504,11 @@ def marked(diff: str) -> list[tuple[str, str]]:
 
 
 def who(actor: str) -> str:
-    """A name of the audit log as people read it."""
-    return actor.removeprefix("user:") or "somebody"
+    """A name of the audit log as people read it: ``user:ada@example.com``, ``key:<id> <name>``."""
+    kind, _, rest = actor.partition(":")
+    if kind == "key":
+        return f"the key {rest.partition(' ')[2] or rest}"
+    return rest if kind == "user" else actor or "somebody"
 
 
 def told(failure: Failure) -> str:

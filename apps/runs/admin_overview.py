@@ -17,7 +17,7 @@ from apps.workspaces import quota
 from apps.workspaces.admin_base import EDITORS, MANAGERS, may, projects_of
 from apps.workspaces.models import ApiKey, Workspace
 
-from .models import Execution
+from .models import Execution, HumanTask, Run
 
 HOURS = 24
 HEIGHT = 120  # of the chart, in its own units
@@ -55,6 +55,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         .order_by("-created_at")[:8],
         "may_edit": may(request, EDITORS),
         "plans": plans(request),
+        "run_states": run_states(projects),
     }
 
 
@@ -103,6 +104,28 @@ def states(projects: list[str]) -> list[dict[str, Any]]:
         {"label": label, "count": counts.get(value, 0), "url": f"{base}?status__exact={value}", "kind": kinds[value]}
         for value, label in Connection.Status.choices
     ]
+
+
+def run_states(projects: list[str]) -> list[dict[str, Any]]:
+    """Runs begun in the last 24 hours by how they ended, and those that wait for a person now; none where there is no run."""
+    since = timezone.now() - timedelta(hours=HOURS)
+    rows = Run.objects.filter(project__in=projects, created_at__gte=since).values_list("status").annotate(Count("pk"))
+    counts: dict[str, int] = dict(rows.order_by())
+    waiting = HumanTask.objects.filter(project__in=projects, status=HumanTask.Status.OPEN).count()
+    if not counts and not waiting:
+        return []
+    base = reverse("admin:runs_run_changelist")
+    status = Run.Status
+    failed = counts.get(status.FATAL_ERRORED, 0)
+    return [
+        {"label": "Runs in the last 24 hours", "count": sum(counts.values()), "url": base, "kind": ""},
+        {"label": "of them completed", "count": counts.get(status.COMPLETED, 0), "kind": "good",
+         "url": f"{base}?status__exact={status.COMPLETED}"},
+        {"label": "of them failed", "count": failed, "kind": "bad" if failed else "",
+         "url": f"{base}?status__exact={status.FATAL_ERRORED}"},
+        {"label": "Questions wait for an answer", "count": waiting, "kind": "",
+         "url": f"{reverse('admin:runs_humantask_changelist')}?status__exact={HumanTask.Status.OPEN}"},
+    ]  # fmt: skip
 
 
 def calls_by_hour(projects: list[str], now: datetime) -> list[tuple[datetime, int, int]]:

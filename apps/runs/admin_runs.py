@@ -159,7 +159,6 @@ class RunAdmin(ReadOnly, ScopedAdmin):
         offered = self.offers(run) if self.has_operate_permission(request, run) else []
         tasks = run.tasks_of_all if run.root_id is None else run.tasks
         return {
-            "opts": self.opts,
             "run": run,
             "stamp": stamp(run),
             "state_label": Run.Status(run.status).label,
@@ -246,7 +245,6 @@ class RunAdmin(ReadOnly, ScopedAdmin):
                 if started is not None:
                     return redirect(self.change_url(started.pk))
         context = {
-            "opts": self.opts,
             "module": module,
             "form": form,
             "choices": choosable.order_by("name").values_list("pk", "name", "project__name")[:MOST_MODULES],

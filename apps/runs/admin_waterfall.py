@@ -18,9 +18,9 @@ MAX_SHOWN = 4000  # characters of one value
 MAX_SHOWN_OF_ALL = 1_000_000
 LONG_GAP = 0.3  # of the time in which something was performed
 SHORT_GAP = 0.12
-LEAST_GAP = 2.0  # seconds: shorter ones are drawn as they are
+LEAST_GAP = 0.25  # seconds: shorter ones are drawn as they are
 ICONS = {
-    "tool": "build", "request": "http", "form": "edit_note", "approve": "how_to_reg", "condition": "alt_route",
+    "tool": "build", "request": "public", "form": "edit_note", "approve": "how_to_reg", "condition": "alt_route",
     "switch": "call_split", "for_each": "repeat", "set": "data_object", "wait": "schedule", "run": "account_tree",
     "code": "code", "fail": "block",
 }  # fmt: skip
@@ -61,6 +61,7 @@ class Row:
     parts: list[tuple[str, str]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
     error: str = ""
 
     @property
@@ -141,7 +142,7 @@ def work_of(step: dict[str, Any], now: datetime) -> list[tuple[datetime, datetim
         if wait_begin > at:
             found.append((at, wait_begin))
         at = max(at, wait_end)
-    return [*found, (at, end)] if end > at or not found else found
+    return [*found, (at, end)] if end > at or not (found or step.get("waitedFor")) else found
 
 
 class Axis:
@@ -263,6 +264,7 @@ class _Painter:
             title = f"{title} [{step['iteration']}]"
         row = Row(step["key"], title, step["kind"], depth, step["status"], label, words(step["ms"]), step=step)
         row.bars = self._bars(step)
+        row.facts = facts_of(step)
         row.parts = [(name.capitalize(), self._shown(step[name])) for name in ("inputs", "output") if name in step]
         row.waits = [self._wait(wait) for wait in step.get("waitedFor", ())]
         row.calls = [self._call(call) for call in step["calls"] if isinstance(call, dict)]
@@ -336,6 +338,20 @@ class _Painter:
             text = f"{text[:MAX_SHOWN]}\n… ({len(text):,} characters; the trace as JSON has more)"
         self.room -= len(text)
         return text
+
+
+def facts_of(step: dict[str, Any]) -> list[str]:
+    """What else there is to say of a step, in a few words each."""
+    found = []
+    if step.get("tries", 1) > 1:
+        found.append(f"{step['tries']} tries")
+    if step.get("lost"):
+        found.append(f"its worker was lost {step['lost']} times" if step["lost"] > 1 else "its worker was lost")
+    if "chosen" in step:
+        found.append(f"chose {step['chosen'] or 'nothing'}")
+    if "items" in step:
+        found.append(f"{step['items']} items")
+    return found
 
 
 def _error_text(error: Any) -> str:

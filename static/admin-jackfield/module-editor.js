@@ -230,7 +230,7 @@
 
   function openMenu(found, from, before) {
     closeMenu();
-    menu = { from: from, found: found, at: 0, quoted: needsQuotes(before), box: document.createElement("div") };
+    menu = { from: from, found: found, at: 0, box: document.createElement("div") };
     menu.box.className = "jf-suggest";
     menu.box.id = "suggestions";
     menu.box.setAttribute("role", "listbox");
@@ -250,6 +250,9 @@
     menu.box.style.top = 8 + rows * rowHeight() + 2 + "px";
     menu.box.style.left = Math.max(0, Math.min(text.offsetLeft + 12 + widthOf(before) - text.scrollLeft, editor.clientWidth - 240)) + "px";
     editor.appendChild(menu.box);
+    var above = 8 + (rows - 1) * rowHeight() - menu.box.offsetHeight - 2;
+    var isBelow = menu.box.offsetTop + menu.box.offsetHeight > editor.scrollTop + editor.clientHeight;
+    if (isBelow && above >= editor.scrollTop) menu.box.style.top = above + "px";
     text.setAttribute("aria-controls", "suggestions");
     text.setAttribute("aria-autocomplete", "list");
     pick(0);
@@ -281,10 +284,31 @@
     return true;
   }
 
-  // A value that begins with a brace is a mapping in YAML: it has to stand in quotes.
-  function needsQuotes(before) {
-    if ((before.match(/"/g) || []).length % 2 || (before.match(/'/g) || []).length % 2) return false;
-    return /(^\s*|:\s+|-\s+|[[,{(]\s*|:\s*)$/.test(before) && !inBlockText();
+  // Where the value that `before` ends in begins, if YAML wants it in quotes for what is put there; else -1. A value must
+  // not begin with a brace, and inside of brackets it must have none at all.
+  function quotedFrom(before) {
+    var begin = 0;
+    var depth = 0;
+    var quote = "";
+    for (var index = 0; index < before.length; index += 1) {
+      var sign = before[index];
+      if (quote) {
+        if (sign === "\\" && quote === '"') index += 1;
+        else if (sign === quote) quote = "";
+      } else if ((sign === '"' || sign === "'") && !before.slice(begin, index).trim()) {
+        quote = sign;
+      } else if ((sign === "{" || sign === "[") && !before.slice(begin, index).trim()) {
+        depth += 1;
+        begin = index + 1;
+      } else if (depth && (sign === "}" || sign === "]")) {
+        depth -= 1;
+      } else if ((depth && sign === ",") || ((sign === ":" || (sign === "-" && !before.slice(0, index).trim())) && before[index + 1] === " ")) {
+        begin = index + 1;
+      }
+    }
+    if (quote || inBlockText()) return -1;
+    var value = before.slice(begin);
+    return depth || !value.trim() ? begin + value.length - value.trimStart().length : -1;
   }
 
   function inBlockText() {
@@ -299,12 +323,19 @@
   }
 
   function take() {
-    var chosen = menu.found[menu.at];
-    var what = "{{ start." + chosen.api + " }}";
+    var what = "{{ start." + menu.found[menu.at].api + " }}";
+    var at = text.selectionEnd;
     var from = menu.from;
-    if (menu.quoted) what = '"' + what + '"';
+    var begin = text.value.lastIndexOf("\n", from - 1) + 1;
+    var quoted = quotedFrom(text.value.slice(begin, from));
+    if (quoted !== -1) {
+      var rest = text.value.slice(at).match(/^[^,}\]\n"']*/)[0].trimEnd();
+      what = '"' + text.value.slice(begin + quoted, from) + what + rest + '"';
+      from = begin + quoted;
+      at += rest.length;
+    }
     closeMenu();
-    insert(from, text.selectionEnd, what);
+    insert(from, at, what);
     closeMenu();
   }
 
@@ -410,5 +441,4 @@
 
   text.addEventListener("click", closeMenu);
   drawLines();
-  void faults;
 })();

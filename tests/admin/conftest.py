@@ -11,7 +11,10 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.connections.models import Connection, Integration
-from apps.runs.models import Execution
+from apps.modules import groups, services
+from apps.modules.models import Group, Module
+from apps.runs import starting
+from apps.runs.models import Execution, HumanTask, Run, RunEvent
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import ApiKey, AuditEvent, JwtIssuer, Membership, Role, User
 from apps.workspaces.services import add_member, set_issuer
@@ -41,6 +44,10 @@ class Staff:
     key: ApiKey
     issuer: JwtIssuer
     execution: Execution
+    module: Module
+    run: Run
+    task: HumanTask
+    group: Group
 
     @property
     def rows(self) -> list[Model]:
@@ -50,7 +57,7 @@ class Staff:
         assert event is not None
         return [
             cast.workspace, cast.project, membership, self.key, self.issuer, event,
-            self.integration, self.connection, self.execution,
+            self.integration, self.connection, self.execution, self.module, self.run, self.task, self.group,
         ]  # fmt: skip
 
 
@@ -68,6 +75,7 @@ def staff(cast: Cast) -> Staff:
         tool="GITHUB_GET_USER", successful=True, status=200, request='{"username": "octocat"}',
         response='{"login": "octocat"}', connection_id=connection.pk, created_at=timezone.now(),
     )  # fmt: skip
+    module, run, task = make_run(cast)
     return Staff(
         cast=cast,
         alice=signed_in(cast.alice),
@@ -80,7 +88,40 @@ def staff(cast: Cast) -> Staff:
         key=ApiKey.objects.get(project=cast.project),
         issuer=issuer,
         execution=execution,
+        module=module,
+        run=run,
+        task=task,
+        group=groups.create(cast.project, "acme-buyers", ["it@acme.example"], SYSTEM),
     )
+
+
+DEFINITION = """\
+name: onboard
+title: Onboard somebody at Acme
+start_parameters:
+  - {name: Employee Name, api_name: employee_name, type: text, required: true}
+steps:
+  - id: details
+    form: {title: "What is needed?", fields: [{name: laptop, label: Laptop, required: true}]}
+result: "{{ steps.details.output.laptop }}"
+"""
+
+
+def make_run(cast: Cast) -> tuple[Module, Run, HumanTask]:
+    """A published module of Alice's, a run of it, and the question that it asks."""
+    services.put_draft(cast.project, "onboard", DEFINITION, SYSTEM)
+    module = services.publish(services.find(cast.project, "onboard"), SYSTEM).module
+    run = starting.start(module, {"employee_name": "alices-user"}, SYSTEM, Run.Surface.ADMIN)
+    now = timezone.now()
+    Run.objects.filter(pk=run.pk).update(status="waiting_for_input", events_count=2, wake_at=None)
+    RunEvent.objects.create(run=run, number=0, kind="attempt", data={"number": 1}, at=now)
+    RunEvent.objects.create(run=run, number=1, kind="waiting", key="details", data={"for": "task"}, at=now)
+    task = HumanTask.objects.create(
+        project=cast.project, run=run, root=run, key="details", kind="form", title="What is needed at Acme?",
+        spec={"title": "What is needed at Acme?"}, assignees=["it@acme.example"],
+    )  # fmt: skip
+    run.refresh_from_db()
+    return module, run, task
 
 
 def text_of(response: Any) -> str:

@@ -9,7 +9,6 @@ import pytest
 from apps.modules import admin_editor
 from apps.modules.admin_editor import NotEditable, Row, data_of, rows_of, with_access, with_parameters
 
-pytestmark = pytest.mark.django_db
 TEXT = """\
 # What we do with new people
 name: onboard

@@ -19,7 +19,10 @@ from apps.workspaces.models import ApiKey, Project, User
 from apps.workspaces.services import add_member
 from tests.admin.conftest import Staff, text_of
 
-OWN_NAMES = ("Acme", "Shop", "alice@example.com", "alices-user", "octocat", "https://alice.example", "Iv1.alice")
+OWN_NAMES = (
+    "Acme", "Shop", "alice@example.com", "alices-user", "octocat", "https://alice.example", "Iv1.alice", "onboard",
+    "acme-buyers", "it@acme.example",
+)  # fmt: skip
 NO_PAGES = {"app_list", "logout", "login", "jsi18n", "password_change", "password_change_done", "autocomplete"}
 
 
