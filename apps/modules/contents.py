@@ -159,7 +159,7 @@ def _faults_of_limits(parameter: StartParameter | FormField) -> Iterator[tuple[s
         if not options:
             yield "options", f"A {kind} needs options."
         elif isinstance(options, str):
-            yield from (("options", message) for message in _single(options))
+            yield from (("options", f"{message}.") for message in _single(options))
         elif len({str(option) for option in options}) < len(options):
             yield "options", "An option stands there twice."
     elif options is not None:

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from apps.lib import expressions
@@ -1129,3 +1130,32 @@ def test_five_hundred_steps_are_checked_in_well_under_a_second(equipped: Project
     begin = time.process_time()
     assert checks.check("\n".join(lines), equipped)[1] == []
     assert time.process_time() - begin < 1
+
+
+STRANGE = [None, True, -1, "x", "{{ steps }}", "@[x]", [], [[]], {}, {"": {}}, 10**300]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+
+
+def with_strange(data: Any, place: tuple[Any, ...], strange: Any) -> Any:
+    if not place:
+        return strange
+    copy = dict(data) if isinstance(data, dict) else list(data)
+    copy[place[0]] = with_strange(data[place[0]], place[1:], strange)
+    return copy
+
+
+@pytest.mark.parametrize("number", range(len(STRANGE)))
+def test_whatever_stands_anywhere_in_the_example_is_checked_without_an_error(equipped: Project, number: int) -> None:
+    """And what passes is of the published JSON Schema."""
+    data = checks.read(ONBOARD)[0]
+    schema = jsonschema_rs.Draft202012Validator(checks.json_schema())
+    for place in places(data):
+        changed = json.dumps(with_strange(data, place, STRANGE[number]))
+        found, faults = checks.check(changed, equipped)
+        assert (found is None) == bool(faults)
+        assert faults or schema.is_valid(json.loads(changed))
+        assert all(fault.line == 1 and fault.message.endswith((".", "?", "…")) for fault in faults), faults
