@@ -23,6 +23,8 @@ MAX_OUTPUT = 10 * 1024 * 1024  # bytes of one step's output as JSON
 MAX_RESULT = 2 * 1024 * 1024
 MAX_LOSSES = 10  # workers that one step may take along before its run fails
 MAX_ITEMS = 10_000  # of one for_each
+MAX_KEY = 500  # characters
+ROOM_IN_KEY = len("[9999]/") + 60  # for what a for_each adds: an item's number, and an id
 MAX_EVENTS = 1_000_000  # of one run: more is a loop within loops that nobody meant
 BATCH = 10_000  # events that one advance makes at most, about
 LONGEST_BACKOFF = 60.0  # seconds between two attempts
@@ -190,6 +192,8 @@ class Machine(State):
             raise NotPlain(f"for_each: a list was expected, not {str(items)[:100]!r}.")
         if len(items) > MAX_ITEMS:
             raise NotPlain(f"for_each: {len(items)} items are more than {MAX_ITEMS}.")
+        if len(block.key) + ROOM_IN_KEY > MAX_KEY:
+            raise NotPlain("for_each: too many loops with long ids stand in one another.")
         self._make(events.ITEMS, now, block.key, {"items": items})
 
     def _begin_set(self, block: Block, step: Step, now: datetime) -> None:

@@ -163,6 +163,16 @@ def test_after_a_body_failed_no_other_begins_and_those_that_began_end_first() ->
     assert (machine.status, machine.result) == ("completed", "no")
 
 
+def test_loops_whose_keys_no_database_column_holds_are_refused() -> None:
+    step = value("v")
+    for depth in range(10):
+        step = {"id": f"{'a' * 58}{depth}", "for_each": [1], "do": [step]}
+    history: list[Event] = []
+    machine = run_in_memory(module(step), history=history)
+    assert (machine.status, machine.attempt) == ("fatal_errored", 1)
+    assert 400 < max(len(event.key) for event in history) <= 500
+
+
 # -- goto --------------------------------------------------------------------------------------------------------------
 def goto(step_id: str, target: str, **more: Any) -> dict[str, Any]:
     return request(step_id, on_error={"goto": target}, **more)
