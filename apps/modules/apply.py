@@ -7,7 +7,6 @@ before anything is kept, and nothing is half-applied.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from django.db import transaction
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,8 +27,9 @@ from apps.workspaces.api.serializers import SettingsBody, settings_row
 from apps.workspaces.audit import SYSTEM, Actor
 from apps.workspaces.models import ApiKey, Plan, Project, User, Workspace
 
-from . import bundle, checks, services
+from . import bundle, services
 from .bundle import Item
+from .documents import dump
 from .models import Group
 from .source import Document, SourceError, read_document
 
@@ -215,9 +214,7 @@ def _item(path: Path, index: int, part: ModulePart, faults: list[str]) -> Iterat
         faults.append(f"{place}: Give either file or definition.")
         return
     if part.definition is not None:
-        source, where = yaml.safe_dump(part.definition, sort_keys=False, allow_unicode=True, width=120), place
-        if checks.read(source) != (part.definition, []):
-            source = _as_json(part.definition)
+        source, where = dump(part.definition), place
     else:
         file = path.parent / str(part.file)
         where = str(file)
@@ -234,10 +231,6 @@ def _item(path: Path, index: int, part: ModulePart, faults: list[str]) -> Iterat
         faults.append(f"{place}: The definition has no name.")
         return
     yield Item(name, source, where, part.publish, part.note)
-
-
-def _as_json(data: Any) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def _twice(path: Path, file: ProjectFile, items: list[Item]) -> Iterator[str]:

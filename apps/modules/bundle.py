@@ -127,7 +127,7 @@ def write_files(modules: Iterable[Module], folder: Path) -> list[Path]:
     written = []
     for module in modules:
         file = folder / f"{module.name}.yaml"
-        text = as_yaml(module.source, module.draft)
+        text = as_yaml(module.source)
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from apps.lib.errors import InvalidInput
 from . import checks
 from .checks import Fault
 from .definition import Definition
+from .source import FLOAT, INTEGER, NOT_FINITE, OTHER_BASE
 
 SCHEMA_PATH = "/modules.schema.json"
 
@@ -50,11 +51,35 @@ def _refused(message: str, line: int | None) -> InvalidInput:
     return refusal([Fault("", message, line)])
 
 
-def as_yaml(source: str, data: Any) -> str:
-    """A definition for a file: as it was written, or what was written as JSON as YAML, where that means the same."""
+def as_yaml(source: str) -> str:
+    """A definition for a file: as it was written, or what was written as JSON as YAML, where that means the same.
+
+    Not from the data of the database: PostgreSQL keeps no order of its members.
+    """
     if not is_json(source):
         return source if source.endswith("\n") else source + "\n"
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return dump(checks.read(source)[0])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes for a reader of YAML 1.2: PyYAML writes for one of YAML 1.1, which takes ``0o17`` for a text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    is_number = any(form.fullmatch(text) for form in (INTEGER, OTHER_BASE, FLOAT, NOT_FINITE))
+    style = "'" if is_number else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(data: Any) -> str:
+    """Data as YAML; as JSON, which is YAML too, where it would not be read as the same."""
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     again, faults = checks.read(text)
     return text if not faults and again == data else json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 

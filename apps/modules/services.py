@@ -252,17 +252,17 @@ def diff(version: ModuleVersion) -> str:
     if version.number is None:
         return ""
     before = versions(version.module).filter(number__lt=version.number).order_by("-number").first()
-    return difference(before, version.source, version.definition, f"version {version.number}") if before else ""
+    return difference(before, version.source, f"version {version.number}") if before else ""
 
 
 def draft_diff(module: Module) -> str:
     """What the draft would change of the published version; empty where there is none."""
-    return difference(module.published, module.source, module.draft, "draft") if module.published else ""
+    return difference(module.published, module.source, "draft") if module.published else ""
 
 
-def difference(before: ModuleVersion, source: str, data: Any, name: str) -> str:
+def difference(before: ModuleVersion, source: str, name: str) -> str:
     """Of both as YAML: what is sent as JSON may stand on one line."""
-    old, new = as_yaml(before.source, before.definition).splitlines(), as_yaml(source, data).splitlines()
+    old, new = as_yaml(before.source).splitlines(), as_yaml(source).splitlines()
     return "\n".join(difflib.unified_diff(old, new, f"version {before.number}", name, lineterm=""))
 
 

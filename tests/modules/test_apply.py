@@ -349,6 +349,7 @@ def test_modules_go_to_files_and_come_back_the_same(cast: Cast, tmp_path: Path) 
     told = ran("export_module", project="Shop", workspace="Acme", to=tmp_path)
     assert "2 written, 0 unchanged." in told
     assert "# A comment" in (tmp_path / "onboard.yaml").read_text()
+    assert (tmp_path / "hr/leave.yaml").read_text().splitlines()[:3] == ["name: hr/leave", "steps:", "- id: a"]
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.yaml")) == [
         "hr/leave.yaml",
         "onboard.yaml",

@@ -54,7 +54,7 @@ def test_a_draft_is_kept_as_it_was_written_and_as_data_with_its_name(cast: Cast)
     assert made
     module.refresh_from_db()
     assert module.source == SOURCE.replace("title:", "name: hr/onboard\ntitle:", 1)
-    assert list(module.draft)[:2] == ["name", "title"]
+    assert (module.draft["name"], module.draft["title"]) == ("hr/onboard", "Onboard an employee")
     assert module.draft["steps"][0]["id"] == "hello"
     assert (module.title, module.access, module.published) == ("Onboard an employee", "api_key", None)
     assert module.draft_changed_by == ADA.name

@@ -138,7 +138,7 @@ class ModuleView(OfModule):
     def get(self, request: Any, app_id: str, name: str) -> HttpResponse:
         module = self.module()
         if wants_yaml(request._request):
-            text = documents.as_yaml(module.source, module.draft)
+            text = documents.as_yaml(module.source)
             return HttpResponse(text, content_type=f"{YAML}; charset=utf-8")
         return json_answer(self.whole(module))
 
@@ -269,7 +269,7 @@ class VersionView(OfModule):
         module = self.module()
         version = services.find_version(module, n)
         if wants_yaml(request._request):
-            text = documents.as_yaml(version.source, version.definition)
+            text = documents.as_yaml(version.source)
             return HttpResponse(text, content_type=f"{YAML}; charset=utf-8")
         row = version_row(version, module)
         return json_answer(

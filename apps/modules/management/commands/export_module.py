@@ -46,4 +46,4 @@ class Command(BaseCommand):
     def _print(self, modules: list[Module]) -> None:
         if len(modules) != 1:
             raise CommandError(f"{len(modules)} modules: name one, or give --to FOLDER.")
-        self.stdout.write(as_yaml(modules[0].source, modules[0].draft), ending="")
+        self.stdout.write(as_yaml(modules[0].source), ending="")
