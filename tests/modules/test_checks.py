@@ -1132,7 +1132,7 @@ def test_five_hundred_steps_are_checked_in_well_under_a_second(equipped: Project
     assert time.process_time() - begin < 1
 
 
-STRANGE = [None, True, -1, "x", "{{ steps }}", "@[x]", [], [[]], {}, {"": {}}, 10**300]
+STRANGE: list[Any] = [None, True, -1, "x", "{{ steps }}", "@[x]", [], [[]], {}, {"": {}}, 10**300]
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
