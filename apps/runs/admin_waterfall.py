@@ -136,7 +136,7 @@ def work_of(step: dict[str, Any], now: datetime) -> list[tuple[datetime, datetim
     begin = moment(step["startedAt"])
     if begin is None:
         return []
-    end = moment(step["endedAt"]) or now
+    end = max(begin, moment(step["endedAt"]) or now)
     found, at = [], begin
     for wait_begin, wait_end in waits_of(step, now):
         if wait_begin > at:
@@ -155,6 +155,8 @@ class Axis:
             for attempt in trace["attempts"] for step in every_step(attempt["steps"]) if not step["children"]
             for piece in work_of(step, now)
         )  # fmt: skip
+        if busy:  # a clock may have jumped
+            self.begin, self.end = min(self.begin, busy[0][0]), max([self.end, *(end for _, end in busy)])
         self.points, self.short = self._points(busy)
 
     def _points(
@@ -163,8 +165,7 @@ class Axis:
         """(seconds from the beginning, place) at which the pace changes, and the stretches that are drawn short."""
         whole = (self.end - self.begin).total_seconds()
         idle = [(left, right) for left, right in self._idle(busy) if right - left > LEAST_GAP]
-        rest = whole - sum(right - left for left, right in idle)
-        rest = max(rest, whole * 0.01, 0.05)
+        rest = max(whole - sum(right - left for left, right in idle), 0.05)
         short = [(left, right) for left, right in idle if right - left > LONG_GAP * rest]
         points, at, place = [(0.0, 0.0)], 0.0, 0.0
         for left, right in short:
