@@ -8,6 +8,7 @@ steps that it was performing, and the next one knows which (`Machine.lost`).
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ AT_ONCE = timedelta(seconds=1.5)  # a shorter wait is waited for in place
 LONGEST_TURN = 60.0  # seconds, after which a run lets others have the worker before its next step
 LOOK_AGAIN = 1.0  # seconds between two looks at what came, while steps are performed
 GRACE = 1.0  # seconds beyond its time for a step to say so itself
+ORPHANS = 100  # whose children one sweep ends
 MOST_IDLE = 5  # turns without an event
 IDLE = timedelta(minutes=1)
 RECONNECT = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a write whose connection was lost
@@ -98,8 +100,22 @@ def _give_up(run: Run) -> None:
 
 
 def sweep() -> int:
-    """Hints at runs that are due and that nobody carries: fairly between workspaces. Gives how many."""
+    """Hints at runs that are due and that nobody carries: fairly between workspaces. Gives how many.
+
+    Ends those whose parent has ended: its worker died before it could.
+    """
+    orphans = Run.objects.living().exclude(parent=None).exclude(parent__status__in=Run.LIVING)
+    if parents := set(orphans.values_list("parent", flat=True)[:ORPHANS]):
+        starting.cancel_children(list(parents))
     return hints.sweep()
+
+
+_stopping = threading.Event()
+
+
+def stop() -> None:
+    """Runs that this process carries are given back before their next step; for the end of the process."""
+    _stopping.set()
 
 
 def error_shown(error: StepError) -> dict[str, Any]:
@@ -440,10 +456,14 @@ class _Carrier:
             with self.watch.stopped():
                 time.sleep((wake - now).total_seconds())
             return False
-        return self.give_back(wake)
+        if not self.give_back(wake):
+            return False
+        hints.hint_at(self.run.pk, wake)
+        return True
 
     def is_long(self) -> bool:
-        return time.monotonic() - self.began > LONGEST_TURN and not self.machine.is_over
+        has_had_its_turn = _stopping.is_set() or time.monotonic() - self.began > LONGEST_TURN
+        return has_had_its_turn and not self.machine.is_over
 
     def pass_on(self) -> bool:
         """Lets others have the worker; the run goes on behind them."""

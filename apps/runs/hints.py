@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 TASK = "runs.carry"
 MOST = 50  # hints of one workspace's new runs, or of its begun ones, under way at a time
 AGAIN = timedelta(seconds=30)  # after which a hint counts as lost; by then no worker takes it up any more
+SOON = 60.0  # seconds of a wait whose end the broker is told of beforehand
 WORKSPACES = 500  # that one sweep looks after
 
 
@@ -34,35 +35,42 @@ def hint(run_id: str, begun: bool = True) -> None:
 
 
 def hint_new(run: Run) -> None:
-    """The same for a run that was just made, if it has a place among its workspace's hints (`has_room`)."""
+    """The same for a run that was just made, if it has a place among its workspace's hints."""
     if run.hinted_at is not None:
-        hint(run.pk, begun=False)
+        hint(run.pk, begun=run.parent_id is not None)
 
 
-def has_room(workspace_id: Any, now: datetime) -> bool:
-    """Whether a new run of the workspace is to be hinted at now."""
-    return _room(workspace_id, now, begun=False) > 0
+def has_room(workspace_id: Any, now: datetime, begun: bool) -> bool:
+    """Whether one more run of the workspace is to be hinted at now."""
+    return _room(workspace_id, now, begun=begun) > 0
+
+
+def hint_at(run_id: str, wake: datetime | None) -> None:
+    """The same for a run that has just been given back until a moment that the sweeper might be late for."""
+    seconds = (wake - timezone.now()).total_seconds() if wake is not None else -1.0
+    if 0 <= seconds <= SOON:
+        broker.hand(TASK, [run_id], queue="steps", countdown=seconds, expires=seconds + AGAIN.total_seconds())
 
 
 def next_of(workspace_id: Any) -> None:
     """Hints at the workspace's run that has been due for the longest time without a hint, where there is one.
 
-    One statement, and each of those who ask at the same time gets another run: else of two runs that end together only one
-    would be followed by another, and in the end nobody by anybody.
+    Each of those who ask at the same time gets another run: else of two runs that end together only one would be followed by
+    another, and in the end nobody by anybody.
     """
     now = timezone.now()
-    oldest = _unhinted(now).filter(workspace=workspace_id).order_by("wake_at").values("pk")
-    if connection.features.has_select_for_update_skip_locked:
-        oldest = oldest.select_for_update(skip_locked=True)
-    table = connection.ops.quote_name(Run._meta.db_table)
-    at: Any = connection.ops.adapt_datetimefield_value(now)
-    with transaction.atomic(), connection.cursor() as cursor:
-        inner, values = oldest[:1].query.get_compiler(connection=connection).as_sql()
-        sql = f"UPDATE {table} SET hinted_at = %s WHERE id IN ({inner}) RETURNING id, status"  # noqa: S608 - our own query
-        cursor.execute(sql, [at, *values])
-        row = cursor.fetchone()
-    if row is not None:
-        _send([row[0]], row[1] != Run.Status.CREATED)
+    oldest = _unhinted(now).filter(workspace=workspace_id).order_by("wake_at")
+    found = oldest.values_list("status", "parent").first()
+    if found is None:
+        return
+    begun = found[0] != Run.Status.CREATED or found[1] is not None
+    if not _room(workspace_id, now, begun=begun):
+        return
+    with transaction.atomic():
+        if connection.features.has_select_for_update_skip_locked:
+            oldest = oldest.select_for_update(skip_locked=True, of=("self",))
+        marked = _mark(list(_of_queue(oldest, begun).values_list("pk", flat=True)[:1]), now)
+    _send(marked, begun)
 
 
 def sweep() -> int:
@@ -87,7 +95,9 @@ def _sweep(workspace_id: Any, now: datetime, begun: bool) -> int:
 
 
 def _of_queue(runs: RunQuerySet, begun: bool) -> RunQuerySet:
-    return runs.exclude(status=Run.Status.CREATED) if begun else runs.filter(status=Run.Status.CREATED)
+    """A run that another one waits for counts among those that have begun."""
+    new = Q(status=Run.Status.CREATED, parent=None)
+    return runs.exclude(new) if begun else runs.filter(new)
 
 
 def _unhinted(now: datetime) -> RunQuerySet:

@@ -51,9 +51,8 @@ LASTING = (errors.AddressRefused, errors.AnswerTooLarge)
 class _Trace:
     """The calls of one step. ``secrets`` are masked wherever they turn up."""
 
-    def __init__(self, run: Run, command: Perform) -> None:
-        self.proxy: str | None = run.unseal("proxy")
-        self.secrets = [*secrets_in(command.inputs), *_passwords(self.proxy)]
+    def __init__(self, command: Perform) -> None:
+        self.secrets = secrets_in(command.inputs)
         self.calls: list[dict[str, Any]] = []
 
     def add(self, call: Call, at: datetime, started: float, error: Failure | None) -> None:
@@ -76,16 +75,31 @@ class _Trace:
 
 def perform(run: Run, command: Perform, seconds: float = 600.0) -> tuple[Any, Any]:
     """The step's output, or a `StepError`; and its trace. Everything it sends ends within ``seconds``. Never raises."""
-    trace = _Trace(run, command)
+    trace = _Trace(command)
     try:
-        with http.bounded(seconds, trace.proxy):
-            outcome = KINDS[command.step.kind](run, command, trace)
+        proxy = run.unseal("proxy")
+        trace.secrets += _passwords(proxy)
+        with http.bounded(seconds, proxy):
+            outcome = _admitted(run, command, trace, time.monotonic() + seconds)
     except Failure as error:
         outcome = error_of(error, trace.secrets)
     except Exception:
         log.exception("step %s of run %s stumbled", command.key, run.pk)
         outcome = error_of(errors.Internal(), [])
     return outcome, {"calls": trace.calls}
+
+
+def _admitted(run: Run, command: Perform, trace: _Trace, give_up: float) -> Any:
+    """Waits a moment, again and again, where a limit of the plan, or the provider's own, is reached: nothing was sent then."""
+    while True:
+        try:
+            return KINDS[command.step.kind](run, command, trace)
+        except errors.RateLimited as limited:
+            pause = limited.retry_after or 1
+            if pause > LONGEST_PAUSE or time.monotonic() + pause > give_up:
+                raise
+            release()
+            time.sleep(pause)
 
 
 def shown(value: Any) -> Any:
@@ -102,28 +116,17 @@ def caller_of(run: Run) -> Caller:
 def _tool(run: Run, command: Perform, trace: _Trace) -> Any:
     inputs = command.inputs
     user_id, connection_id = _whose(run, str(inputs.get("connection") or "user"))
-    give_up = time.monotonic() + (command.timeout or DEFAULT_SECONDS)
-    while True:
-        at, started = timezone.now(), time.monotonic()
-        error: Failure | None = None
-        call = Call(
-            caller_of(run), Execution.Surface.RUN, name=inputs["name"], user_id=user_id, params=inputs["params"]
-        )
-        try:
-            with call:
-                return services.carry_out(call, inputs["name"], inputs["params"], connection_id).data
-        except errors.RateLimited as limited:  # ours: nothing was sent
-            error = limited
-            pause = limited.retry_after or 1
-            if call.answer is not None or pause > LONGEST_PAUSE or time.monotonic() + pause > give_up:
-                raise
-            release()
-            time.sleep(pause)
-        except Failure as failure:
-            error = failure
-            raise
-        finally:
-            trace.add(call, at, started, error)
+    at, started = timezone.now(), time.monotonic()
+    error: Failure | None = None
+    call = Call(caller_of(run), Execution.Surface.RUN, name=inputs["name"], user_id=user_id, params=inputs["params"])
+    try:
+        with call:
+            return services.carry_out(call, inputs["name"], inputs["params"], connection_id).data
+    except Failure as failure:
+        error = failure
+        raise
+    finally:
+        trace.add(call, at, started, error)
 
 
 def _whose(run: Run, named: str) -> tuple[str | None, str | None]:

@@ -85,7 +85,7 @@ def start(
         request_id=request_id(),
         created_at=now,
         wake_at=now,
-        hinted_at=now if hints.has_room(module.project.workspace_id, now) else None,
+        hinted_at=now if hints.has_room(module.project.workspace_id, now, begun=parent is not None) else None,
     )
     if options.proxy:
         run.seal("proxy", options.proxy)

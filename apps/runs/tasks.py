@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
@@ -40,6 +42,11 @@ def _delete(of: Q, days: int) -> int:
     while ended := list(runs.values_list("pk", flat=True)[:RUNS]):
         total += Run.objects.filter(pk__in=ended).delete()[1].get("runs.Run", 0)
     return total
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def give_runs_back(**kwargs: Any) -> None:
+    carrier.stop()
 
 
 @shared_task(name="runs.carry")  # type: ignore[untyped-decorator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apps.lib.errors import RateLimited
 from apps.modules import actions
 from apps.runs import carrier, human, leases, performing, starting
+from apps.runs.calls import Call
 from apps.runs.human import Person
 from apps.runs.journal import journal
 from apps.runs.models import Execution, HumanTask, Run, RunEvent, RunSignal
@@ -298,6 +301,22 @@ def test_a_tool_s_refusal_is_the_step_s_error(shop: Shop) -> None:
     assert (run.error["details"]["status"], run.error["retirable"]) == (409, False)
 
 
+def test_a_step_waits_a_moment_where_its_plan_has_no_room(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = iter([RateLimited(retry_after=1)])
+
+    def admit(call: Call) -> None:
+        for error in refusals:
+            raise error
+
+    monkeypatch.setattr(Call, "admit", admit)
+    run = tool_run(shop, "LAB_CREATE_ITEM", {"title": "t"})
+    assert run.error is None
+    first, second = event(run, "ended", "call").trace["calls"]
+    assert first["error"]["code"] == "QUOTA_RATE_LIMIT"
+    assert second["response"]["status"] == 200
+    assert shop.upstream.count("/echo/items") == 1
+
+
 # -- Code --------------------------------------------------------------------------------------------------------------
 def code_run(project: Project, monkeypatch: pytest.MonkeyPatch, action: Any, **more: Any) -> Run:
     monkeypatch.setattr(actions, "find", lambda name: action)
@@ -390,6 +409,21 @@ def test_a_run_that_has_worked_for_long_lets_others_have_the_worker(
         turns += 1
     assert turns == 4
     assert upstream.count("/echo") == 3
+
+
+def test_a_worker_that_is_to_stop_gives_its_run_back_before_the_next_step(
+    project: Project, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrier, "_stopping", threading.Event())
+    url = f"{upstream.url}/echo"
+    run = start(publish(project, [step(name, request={"method": "POST", "url": url}) for name in ("a", "b")]))
+    monkeypatch.setattr(carrier, "checkpoint", lambda name: carrier.stop() if name == "performed" else None)
+    run = carry(run)
+    assert (told(run), run.lease_token) == (["attempt", "started a", "ended a"], "")
+    assert run in Run.objects.due(timezone.now())
+    monkeypatch.setattr(carrier, "_stopping", threading.Event())
+    monkeypatch.setattr(carrier, "checkpoint", lambda name: None)
+    assert (carry(run).status, upstream.count("/echo")) == ("completed", 2)
 
 
 # -- People, events, other runs ----------------------------------------------------------------------------------------

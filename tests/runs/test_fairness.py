@@ -27,7 +27,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, deque[str]]:
     """The workers' queues."""
     queues: dict[str, deque[str]] = {"runs": deque(), "steps": deque()}
 
-    def hand(task: str, ids: Any, *, queue: str, expires: float | None = None) -> bool:
+    def hand(task: str, ids: Any, *, queue: str, **options: float | None) -> bool:
         queues[queue].extend(ids)
         return True
 
@@ -74,6 +74,32 @@ def test_runs_that_had_begun_have_a_queue_of_their_own(
     assert list(queue["steps"]) == [waiting.pk]
 
 
+def test_a_run_that_another_one_waits_for_is_not_held_up_by_new_ones(
+    cast: Cast, queue: dict[str, deque[str]], django_capture_on_commit_callbacks: Commits
+) -> None:
+    flood(cast.project, hints.MOST + 10, django_capture_on_commit_callbacks)
+    publish(cast.project, SET, name="other")
+    parent = start(publish(cast.project, [{"id": "sub", "run": "other"}], name="parent"))
+    with django_capture_on_commit_callbacks(execute=True):
+        carry(parent)
+    child = Run.objects.get(parent=parent)
+    assert list(queue["steps"])[:1] == [child.pk]
+    with django_capture_on_commit_callbacks(execute=True):
+        carry(child)
+    assert parent.pk in queue["steps"]
+
+
+def test_the_end_of_a_short_wait_is_told_of_beforehand(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[list[str], dict[str, Any]]] = []
+    monkeypatch.setattr(broker, "hand", lambda task, ids, **options: told.append((list(ids), options)) is None)
+    for wait in ("20s", "1h"):
+        carry(start(publish(cast.project, [{"id": "pause", "wait": wait}])))
+    late = [(ids, options) for ids, options in told if options.get("countdown")]
+    ((ids, options),) = late
+    assert ids == [Run.objects.order_by("created_at")[0].pk]
+    assert (options["queue"], 19 < options["countdown"] <= 20) == ("steps", True)
+
+
 # -- The sweeper -------------------------------------------------------------------------------------------------------
 def test_the_sweeper_tells_of_each_workspace_s_oldest_and_does_not_repeat_itself(
     cast: Cast, queue: dict[str, deque[str]]
@@ -116,6 +142,17 @@ def test_a_run_of_a_clock_that_ran_ahead_is_found(cast: Cast, queue: dict[str, d
     Run.objects.update(wake_at=ahead, hinted_at=ahead)
     assert carrier.sweep() == 1
     assert carry(run).status == "completed"
+
+
+def test_runs_whose_parent_has_ended_without_them_are_ended(cast: Cast, queue: dict[str, deque[str]]) -> None:
+    publish(cast.project, [{"id": "pause", "wait": "1d"}], name="other")
+    parent = carry(start(publish(cast.project, [{"id": "sub", "run": "other"}])))
+    child = carry(Run.objects.get(parent=parent))
+    carrier.sweep()
+    assert fresh(child).status == "running"
+    Run.objects.filter(pk=parent.pk).update(status="fatal_errored", wake_at=None)
+    carrier.sweep()
+    assert fresh(child).status == "cancelled"
 
 
 # -- The plan's limit --------------------------------------------------------------------------------------------------

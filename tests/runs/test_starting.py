@@ -34,7 +34,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the broker was given: run, queue."""
     given: list[tuple[str, str]] = []
 
-    def hand(task: str, ids: Any, *, queue: str, expires: float | None = None) -> bool:
+    def hand(task: str, ids: Any, *, queue: str, **options: float | None) -> bool:
         given.extend((pk, queue) for pk in ids)
         return True
 
