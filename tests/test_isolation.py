@@ -16,8 +16,11 @@ from django.utils import timezone
 from apps.connections.flows import digest
 from apps.connections.links import Link, make_link
 from apps.connections.models import Connection, ConnectPage, Integration
+from apps.modules.definition import Step
 from apps.modules.models import Module
-from apps.runs.models import Run, RunSignal
+from apps.runs.engine import Ask
+from apps.runs.human import ask
+from apps.runs.models import HumanTask, Run, RunSignal
 from apps.runs.starting import start
 from apps.toolkits.models import OwnToolkit
 from apps.toolkits.services import put
@@ -97,7 +100,9 @@ def marked(shop: Shop) -> Shop:
     )
     module = publish(shop.cast.project, MARK, title=MARK, start_parameters=NOTE)
     Module.objects.filter(pk=module.pk).update(title=MARK)
-    start(module, {"note": MARK}, SYSTEM, Run.Surface.RUNS, user_id=f"{MARK}-user")
+    run = start(module, {"note": MARK}, SYSTEM, Run.Surface.RUNS, user_id=f"{MARK}-user")
+    step = Step.model_validate({"id": "ok", "approve": {"title": MARK}})
+    ask(run, Ask("ok", step, {"title": MARK}, [f"{MARK}@example.com", f"user:{MARK}-user"], None, None), now)
     return shop
 
 
@@ -111,7 +116,7 @@ def path_of(shop: Shop, route: str) -> str:
         "session_id": run.session_id,
         "published_module_id": run.module.public_id,
         "public_id": run.module.public_id,
-        "task_id": "none",
+        "task_id": run.tasks.get().pk,
         "event_name": "payment",
         "name": MARK,
         "n": "1",
@@ -182,6 +187,7 @@ def state(shop: Shop) -> list[Any]:
         Module.objects.filter(**project),
         Run.objects.filter(**project, user_id=f"{MARK}-user"),
         RunSignal.objects.all(),
+        HumanTask.objects.filter(**project),
     ]
     return [list(found.order_by("pk").values()) for found in rows]
 

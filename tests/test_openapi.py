@@ -296,6 +296,7 @@ def test_the_answers_of_every_route_are_as_described(
     seen_of_raw(api, upstream)
     seen_of_connecting(api, connection.pk)
     seen_of_runs(api, cast)
+    seen_of_tasks(api, cast)
     api.call("PUT", "toolkits/warehouse", DOCUMENT)
     api.call("PUT", "toolkits/warehouse", {"name": 5})
     api.get("toolkits/warehouse")
@@ -459,6 +460,28 @@ def seen_of_runs(api: Checked, cast: Cast) -> None:
     api.get("runs?since=yesterday")
     assert api.post(f"/hooks/{module.hook_token}", {"x": 1}, **{"Idempotency-Key": "k"}).status_code == 202
     api.post("/hooks/none", {})
+
+
+FIELD = {"name": "laptop", "label": "Which?", "type": "choice", "options": ["13", 15], "required": True}
+ASKED = {"steps": [{"id": "details", "form": {"title": "Equipment", "fields": [FIELD]}},
+                   {"id": "ok", "approve": {"title": "Buy?", "assignees": ["user:u1"], "deadline": "1d"}}]}  # fmt: skip
+
+
+def seen_of_tasks(api: Checked, cast: Cast) -> None:
+    """Tries the routes of people's questions with a form and an approval."""
+    publish(cast.project, "ask", **ASKED)
+    root = f"/{cast.workspace.pk}/projects/Shop/run/start"
+    run_id = api.post(root, {"api": "ask", "parameters": {}}).json()["runId"]
+    for body in ({"answers": {"laptop": "15"}}, {"approved": True, "userId": "u1"}):
+        carried(run_id)
+        [task] = api.get(f"tasks?runId={run_id}").json()["tasks"]
+        api.post(f"tasks/{task['id']}/answer", {})
+        assert api.post(f"tasks/{task['id']}/answer", body).status_code == 200
+        assert api.post(f"tasks/{task['id']}/answer", body).status_code == 409
+        api.get(f"tasks/{task['id']}?include=files")
+    api.get("tasks?status=all&limit=1")
+    api.get("tasks?status=none")
+    api.get("tasks/none")
 
 
 @pytest.mark.parametrize("credentials", ["", "jf_sk_wrong", "a.b.c"])

@@ -41,7 +41,11 @@ def module(cast: Cast) -> Module:
 def make_run(module: Module, **fields: Any) -> Run:
     given = {"surface": "runs", "status": Run.Status.WAITING_FOR_INPUT, "wake_at": None} | fields
     return Run.objects.create(
-        project=module.project, workspace=module.project.workspace, module=module, version=module.published, **given
+        project=module.project,
+        workspace=module.project.workspace,
+        module=module,
+        version_id=module.published_id,
+        **given,
     )
 
 

@@ -126,7 +126,7 @@ def test_a_form_of_two_pages_is_filled_in_without_leaving_the_page(product: Prod
     module = publish(product)
     start(page, module)
     loads: list[str] = []
-    page.on("load", lambda: loads.append(page.url))
+    page.on("load", lambda loaded: loads.append(loaded.url))
     expect(page.get_by_text("Page 1 of 2")).to_be_visible()
     expect(page.get_by_label("How many screens?")).to_be_hidden()
 

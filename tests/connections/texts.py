@@ -16,10 +16,15 @@ from django.templatetags.i18n import BlockTranslateNode, TranslateNode
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCALE = ROOT / "locale"
 PAGES = sorted(
-    f"{folder}/{file.name}" for folder in ("connect", "people") for file in ROOT.glob(f"templates/{folder}/*")
+    f"{folder}/{file.name}"
+    for folder in ("connect", "people", "sessions")
+    for file in ROOT.glob(f"templates/{folder}/*.html")
 )
 TEMPLATES = ["base.html", "403_csrf.html", *PAGES]
-CODE = ["forms.py", "grants.py", "hosted_views.py", "people.py", "upstream.py", "views.py"]
+CODE = [
+    *(f"connections/{name}.py" for name in ("forms", "grants", "hosted_views", "people", "upstream", "views")),
+    *sorted(f"runs/pages/{file.name}" for file in ROOT.glob("apps/runs/pages/*.py")),
+]
 FUNCTIONS = {"_", "gettext", "gettext_lazy"}
 PLACEHOLDER = re.compile(r"%\(\w+\)s|\{\w+\}|</?\w+>")
 ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n)+)', re.MULTILINE)
@@ -52,7 +57,7 @@ def _nodes(nodes: Any) -> Iterator[Node]:
 
 
 def _of_code(name: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse((ROOT / "apps/connections" / name).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse((ROOT / "apps" / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
             yield ast.literal_eval(node.args[0])
 

@@ -50,12 +50,12 @@ class TaskField(serializers.Serializer[Any]):
     label = serializers.CharField()  # type: ignore[assignment] # a field; the metaclass takes it out of the class
     type = serializers.CharField(help_text="text, long_text, number, date, email, choice, choices, checkbox or file.")
     required = serializers.BooleanField()  # type: ignore[assignment] # a field
-    default = AnyJson(required=False, allow_null=True)
+    default = AnyJson(required=False)
     options = serializers.ListField(child=AnyJson(), required=False, allow_null=True)
     help = serializers.CharField(required=False, allow_blank=True)
     placeholder = serializers.CharField(required=False, allow_blank=True)
-    min = AnyJson(required=False, allow_null=True)
-    max = AnyJson(required=False, allow_null=True)
+    min = AnyJson(required=False)
+    max = AnyJson(required=False)
     min_length = serializers.IntegerField(required=False, allow_null=True)
     max_length = serializers.IntegerField(required=False, allow_null=True)
     pattern = serializers.CharField(required=False, allow_null=True)
