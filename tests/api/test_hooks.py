@@ -316,8 +316,13 @@ def test_only_so_many_hooks_wait_at_a_time(cast: Cast, monkeypatch: pytest.Monke
     monkeypatch.setattr("apps.runs.api.hooks._places", threading.BoundedSemaphore(1))
     waiting: list[Any] = []
     module = hook(cast.project, hook={"answer": "result", "timeout": 20})
-    monkeypatch.setattr("apps.runs.api.hooks.wait_for", lambda run, seconds: waiting.append(send(module)) or run)
-    accepted(send(module))  # while it waits another one comes
+
+    def wait_for(run: Run, seconds: float) -> Run:
+        waiting.append(send(module))  # another one comes
+        return run
+
+    monkeypatch.setattr("apps.runs.api.hooks.wait_for", wait_for)
+    accepted(send(module))
     assert [answer.status_code for answer in waiting] == [202]
 
 

@@ -152,7 +152,7 @@ def error_of(run: Run) -> dict[str, Any]:
     error = run.error or {}
     code, details = error.get("code"), error.get("details")
     if code not in CODES:
-        details = details if code is None else {"code": code, "details": details} if details else {"code": code}
+        details = details if code is None else _with_code(details, code)
         code = "script-execution-exception"
     category = error.get("category")
     found: dict[str, Any] = {
@@ -166,6 +166,10 @@ def error_of(run: Run) -> dict[str, Any]:
     if run.request_id:
         found["correlation_id"] = run.request_id
     return found
+
+
+def _with_code(details: Any, code: Any) -> dict[str, Any]:
+    return {**details, "code": code} if isinstance(details, dict) else {"details": details, "code": code}
 
 
 def reason_of(run: Run) -> dict[str, Any]:
