@@ -11,7 +11,6 @@ from apps.lib.errors import InvalidInput
 
 from . import checks
 from .checks import Fault
-from .definition import Definition
 from .source import FLOAT, INTEGER, NOT_FINITE, OTHER_BASE
 
 SCHEMA_PATH = "/modules.schema.json"
@@ -95,11 +94,5 @@ def is_json(source: str) -> bool:
 
 
 def json_schema(base_url: str) -> dict[str, Any]:
-    """The JSON Schema of definitions, by which editors complete and check them."""
-    schema = Definition.model_json_schema(by_alias=True)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"{base_url}{SCHEMA_PATH}",
-        **schema,
-        "title": "Jackfield module",
-    }
+    """The JSON Schema of definitions with its address, by which editors complete and check them."""
+    return {**checks.json_schema(), "$id": f"{base_url}{SCHEMA_PATH}"}

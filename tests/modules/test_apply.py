@@ -404,3 +404,15 @@ def test_what_is_not_there_is_told(cast: Cast, command: str, options: dict[str, 
 def test_one_module_is_printed(cast: Cast) -> None:
     services.put_draft(cast.project, "onboard", MODULE, SYSTEM)
     assert ran("export_module", "onboard", project="Shop") == f"name: onboard\n{MODULE}"
+
+
+def test_the_example_of_the_documentation_can_be_applied(
+    cast: Cast, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/apply.md").read_text(encoding="utf-8")
+    (folder / "project.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    monkeypatch.setenv("GITHUB_CLIENT_ID", "id-1")
+    monkeypatch.setenv("GITHUB_CLIENT_SECRET", "very-secret-1")
+    assert "+ key backend: execute, runs of github" in applied(folder)
+    assert services.find(cast.project, "hello").published is None
+    assert applied(folder).strip() == "Nothing to change."
