@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from smtplib import SMTPServerDisconnected
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from apps.runs.human import Person, Upload
 from apps.runs.models import HumanTask, Run, RunFile
 from apps.workspaces.models import AuditEvent
 from tests.cast import Cast
+from tests.peers.process import free_port
 
 ADA = Person("ada@example.com", email="ada@example.com")
 BEN = Person("ben@example.com", email="ben@example.com")
@@ -489,25 +489,32 @@ def test_reminders_come_again_and_again_to_those_who_have_not_answered(
 
 
 def test_a_mail_server_that_is_down_loses_nothing(
-    cast: Cast, mailbox: list[Any], monkeypatch: pytest.MonkeyPatch
+    cast: Cast, mailbox: list[Any], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = ask(make_run(cast), "approve", "ada@example.com")
-
-    class Down:
-        def __enter__(self) -> Any:
-            assert not connection.in_atomic_block or connection.savepoint_ids is not None
-            raise SMTPServerDisconnected
-
-        def __exit__(self, *error: Any) -> None: ...
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mail, "get_connection", lambda **options: Down())
-        assert mail.send(task.pk) == 0
+    working = settings.EMAIL_BACKEND
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", free_port()
+    assert mail.send(task.pk) == 0
     due = fresh(task).remind_at
     assert due is not None
     assert due > timezone.now()
     assert fresh(task).status == "open"
+    settings.EMAIL_BACKEND = working
     monkeypatch.setattr(timezone, "now", lambda: due)
+    assert mail.send(task.pk) == 1
+    assert len(mailbox) == 1
+
+
+def test_two_workers_send_an_e_mail_once(cast: Cast, mailbox: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    task = ask(make_run(cast), "approve", "ada@example.com")
+    sending = mail._send_all
+
+    def while_another_comes(*given: Any) -> int:
+        assert mail.send(task.pk) == 0
+        return sending(*given)
+
+    monkeypatch.setattr(mail, "_send_all", while_another_comes)
     assert mail.send(task.pk) == 1
     assert len(mailbox) == 1
 

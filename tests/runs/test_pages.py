@@ -191,6 +191,28 @@ def test_what_is_too_large_is_refused_before_it_is_read(cast: Cast, browser: Cli
     assert answer.status_code == 413
 
 
+def test_a_text_beyond_all_measure_is_refused(cast: Cast, browser: Client) -> None:
+    assert browser.post(f"/s/{publish(cast).public_id}", {"a-name": "x" * 3 * 1024**2}).status_code == 400
+    assert not Run.objects.exists()
+
+
+NOWHERE = [
+    "/s/%00",
+    "/s/%F0%9F%98%80",
+    "/s/task/%00",
+    "/s/task/a:b:c",
+    "/s/x/sessions/%00",
+    "/s/x/sessions/y/state",
+    "/s/%25",
+]
+
+
+@pytest.mark.parametrize("path", NOWHERE)
+def test_addresses_that_nobody_made_lead_nowhere(browser: Client, path: str) -> None:
+    for method in (browser.get, browser.head, browser.post):
+        assert method(path).status_code in {404, 405}
+
+
 # -- Sessions ----------------------------------------------------------------------------------------------------------
 def test_a_session_of_another_module_is_not_there(cast: Cast, browser: Client) -> None:
     run = make_run(publish(cast))
@@ -369,6 +391,18 @@ def test_a_title_is_text_and_no_markup(cast: Cast, browser: Client) -> None:
     page = browser.get(address(run)).content.decode()
     for markup in ("<b>l", "<script>h", "<script>t", "<img src=x", "<u>", "<i>"):
         assert markup not in page
+
+
+def test_a_look_at_a_question_costs_few_queries(
+    cast: Cast, browser: Client, django_assert_max_num_queries: Any
+) -> None:
+    run = make_run(publish(cast))
+    ask(run, form=True)
+    browser.get(f"{address(run)}/state")  # the definition is read once
+    with django_assert_max_num_queries(4):
+        browser.get(f"{address(run)}/state")
+    with django_assert_max_num_queries(4):
+        browser.get(address(run))
 
 
 # -- Progress and end --------------------------------------------------------------------------------------------------

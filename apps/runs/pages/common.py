@@ -27,7 +27,6 @@ from ..models import HumanTask
 from .forms import TOO_MUCH, AnswersForm
 
 MAX_REQUEST = 64 * 1024 * 1024  # bytes of one form with all its files
-MOST_FIELDS = 2000
 REFUSALS = {
     "not_assigned": gettext_lazy("This question is for somebody else."),
     "unknown": gettext_lazy("This question is answered only by somebody who is known here."),
