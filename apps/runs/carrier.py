@@ -105,8 +105,8 @@ def sweep() -> int:
     Ends those whose parent has ended: its worker died before it could.
     """
     orphans = Run.objects.living().exclude(parent=None).exclude(parent__status__in=Run.LIVING)
-    if parents := set(orphans.values_list("parent", flat=True)[:ORPHANS]):
-        starting.cancel_children(list(parents))
+    parents = {parent for parent in orphans.values_list("parent", flat=True)[:ORPHANS] if parent}
+    starting.cancel_children(list(parents))
     return hints.sweep()
 
 
@@ -379,14 +379,17 @@ class _Carrier:
 
     def _write(self, begun: list[Command], traces: dict[str, Any]) -> None:
         now = timezone.now()
+        if not begun and not self.used and not self.machine.is_over:
+            if not history.keep(self.run, self._changes(now), self.pending, traces):
+                raise LeaseLost
+            return
         with transaction.atomic():
             for command in list(begun):
                 if not self._begin(command, now):
                     begun.remove(command)
             self.pending += self.machine.take_events()
-            if not leases.mine(self.run).update(**self._changes(now)):
+            if not history.keep(self.run, self._changes(now), self.pending, traces):
                 raise LeaseLost
-            history.append(self.run, self.pending, traces)
             for pk, key in self.used.items():
                 RunSignal.objects.filter(pk=pk, used_by="").update(used_by=key)
             if self.machine.is_over:

@@ -18,6 +18,7 @@ from django.db import Error, connection, transaction
 from django.utils import timezone
 
 from apps.lib import ids
+from apps.lib.db import Prepared, execute, moment
 from apps.workspaces.models import Workspace
 
 from .models import LONGEST_LEASE, Run, RunQuerySet
@@ -34,13 +35,23 @@ def mine(run: Run) -> RunQuerySet:
     return Run.objects.living().filter(pk=run.pk, lease_token=run.lease_token)
 
 
+RUN = Prepared(lambda pk: Run.objects.filter(pk=pk).select_related("project", "workspace__plan"), 1)
+# As it was read, living and free: who carried it in between has changed one of these.
+TAKE = (
+    f"UPDATE {Run._meta.db_table} SET hinted_at = NULL, lease_token = %s, lease_until = %s, wake_at = %s, started_at = %s "  # noqa: S608
+    "WHERE id = %s AND lease_token = %s AND events_count = %s AND wake_at IS NOT NULL "
+    "AND (lease_until IS NULL OR lease_until < %s OR lease_until > %s) "
+    f"AND status IN ({', '.join(repr(status.value) for status in Run.LIVING)}) RETURNING id"
+)
+
+
 # -- Claiming --------------------------------------------------------------------------------------------------------
 def claim(run_id: str) -> Run | None:
     """The run under a lease of the caller's, with its project, workspace and plan; ``lease_token`` is the new one.
 
     None where it has ended, waits for what has not come, is carried, or where its workspace carries all that its plan permits.
     """
-    run = Run.objects.filter(pk=run_id).select_related("project", "workspace__plan").first()
+    run = RUN.first(run_id)
     if run is None or run.has_ended or run.wake_at is None:
         return None
     run.project.workspace = run.workspace
@@ -51,9 +62,6 @@ def claim(run_id: str) -> Run | None:
 
 def _take(run: Run) -> bool:
     now = timezone.now()
-    # As it was read: who carried it in between has changed one of these.
-    rows = Run.objects.living().free(now).exclude(wake_at=None)
-    rows = rows.filter(pk=run.pk, lease_token=run.lease_token, events_count=run.events_count)
     changes: dict[str, Any] = {
         "lease_token": ids.token_22(),
         "lease_until": now + length(),
@@ -61,7 +69,9 @@ def _take(run: Run) -> bool:
         "hinted_at": None,
         "started_at": run.started_at or now,
     }
-    if not rows.update(**changes):
+    times = [moment(changes[name]) for name in ("lease_until", "wake_at", "started_at")]
+    free = [moment(now), moment(now + LONGEST_LEASE)]
+    if not execute(TAKE, [changes["lease_token"], *times, run.pk, run.lease_token, run.events_count, *free]):
         return False
     for name, value in changes.items():
         setattr(run, name, value)
