@@ -164,7 +164,7 @@ def cancel(run: Run, actor: Actor) -> bool:
 def cancel_children(run_ids: list[str]) -> None:
     """Ends what runs that have ended left behind, until there is nothing."""
     now = timezone.now()
-    while left := list(Run.objects.living().filter(parent__in=run_ids).values_list("pk", flat=True)):
+    while run_ids and (left := list(Run.objects.living().filter(parent__in=run_ids).values_list("pk", flat=True))):
         with transaction.atomic():
             for pk in left:
                 _end_tree(pk, now)

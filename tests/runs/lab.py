@@ -45,6 +45,14 @@ def told(run: Run) -> list[str]:
     return [" ".join(filter(None, row)) for row in rows]
 
 
+def calls(run: Run, key: str) -> list[dict[str, Any]]:
+    """What a step that ended has sent, as its trace tells it."""
+    trace = event(run, "ended", key).trace
+    assert trace is not None
+    found: list[dict[str, Any]] = trace["calls"]
+    return found
+
+
 def event(run: Run, kind: str, key: str = "") -> RunEvent:
     """The last of its kind."""
     return RunEvent.objects.filter(run=run, kind=kind, key=key).order_by("number").reverse()[0]

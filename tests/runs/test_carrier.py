@@ -22,7 +22,7 @@ from apps.workspaces.models import Project
 from tests.api.shop import Shop
 from tests.cast import Cast
 from tests.peers.upstream import Upstream
-from tests.runs.lab import ACTOR, carry, event, fresh, publish, start, told
+from tests.runs.lab import ACTOR, calls, carry, event, fresh, publish, start, told
 
 Later = Callable[[float], None]
 
@@ -78,9 +78,14 @@ def test_a_step_s_end_and_the_next_one_s_start_are_written_together(
     project: Project, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[list[str]] = []
-    monkeypatch.setattr(carrier, "checkpoint", lambda name: written.append(told(run)) if name == "persisted" else None)
     url = f"{upstream.url}/echo"
     run = start(publish(project, [step("a", request={"url": url}), step("b", request={"url": url})]))
+
+    def note(name: str) -> None:
+        if name == "persisted":
+            written.append(told(run))
+
+    monkeypatch.setattr(carrier, "checkpoint", note)
     carry(run)
     assert [len(events) for events in written] == [2, 4, 6]
 
@@ -241,8 +246,10 @@ def test_no_secret_of_a_request_is_kept_in_its_trace_or_in_the_log(project: Proj
 
 def test_the_trace_of_a_step_has_its_inputs_and_its_calls(project: Project, upstream: Upstream) -> None:
     run = carry(start(publish(project, [step("ask", request={"url": f"{upstream.url}/echo", "query": {"q": "x"}})])))
-    assert event(run, "started", "ask").trace["inputs"]["query"] == {"q": "x"}
-    (call,) = event(run, "ended", "ask").trace["calls"]
+    begun = event(run, "started", "ask").trace
+    assert begun is not None
+    assert begun["inputs"]["query"] == {"q": "x"}
+    (call,) = calls(run, "ask")
     assert (call["method"], call["url"], call["tries"]) == ("GET", f"{upstream.url}/echo?q=x", 1)
     assert call["response"]["status"] == 200
     assert call["ms"] >= 0
@@ -268,7 +275,7 @@ def test_a_tool_is_called_with_the_end_user_s_account_and_logged(shop: Shop) -> 
     assert sent["headers"]["authorization"] == "Bearer at-1-secret"
     (row,) = shop.executions()
     assert (row.surface, row.tool, row.user_id, row.caller) == ("run", "LAB_CREATE_ITEM", "u1", f"run:{run.pk}")
-    (call,) = event(run, "ended", "call").trace["calls"]
+    (call,) = calls(run, "call")
     assert (call["toolkit"], call["tool"], call["connection"]) == ("lab", "LAB_CREATE_ITEM", shop.connection.pk)
     assert "at-1-secret" not in str(call)
 
@@ -311,7 +318,7 @@ def test_a_step_waits_a_moment_where_its_plan_has_no_room(shop: Shop, monkeypatc
     monkeypatch.setattr(Call, "admit", admit)
     run = tool_run(shop, "LAB_CREATE_ITEM", {"title": "t"})
     assert run.error is None
-    first, second = event(run, "ended", "call").trace["calls"]
+    first, second = calls(run, "call")
     assert first["error"]["code"] == "QUOTA_RATE_LIMIT"
     assert second["response"]["status"] == 200
     assert shop.upstream.count("/echo/items") == 1
@@ -578,8 +585,9 @@ def test_a_run_that_is_carried_is_left_alone_until_its_lease_runs_out(
 def test_a_task_that_is_delivered_while_its_run_is_carried_does_nothing(
     project: Project, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrier, "checkpoint", lambda name: carrier.carry(run.pk))
     run = start(publish(project, [step("ask", request={"method": "POST", "url": f"{upstream.url}/echo"})]))
+    run_id = run.pk
+    monkeypatch.setattr(carrier, "checkpoint", lambda name: carrier.carry(run_id))
     run = carry(run)
     assert (run.status, upstream.count("/echo")) == ("completed", 1)
     assert told(run) == ["attempt", "started ask", "ended ask", "completed"]

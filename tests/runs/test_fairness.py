@@ -91,7 +91,12 @@ def test_a_run_that_another_one_waits_for_is_not_held_up_by_new_ones(
 
 def test_the_end_of_a_short_wait_is_told_of_beforehand(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[list[str], dict[str, Any]]] = []
-    monkeypatch.setattr(broker, "hand", lambda task, ids, **options: told.append((list(ids), options)) is None)
+
+    def hand(task: str, ids: Any, **options: Any) -> bool:
+        told.append((list(ids), options))
+        return True
+
+    monkeypatch.setattr(broker, "hand", hand)
     for wait in ("20s", "1h"):
         carry(start(publish(cast.project, [{"id": "pause", "wait": wait}])))
     late = [(ids, options) for ids, options in told if options.get("countdown")]

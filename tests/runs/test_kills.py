@@ -125,7 +125,11 @@ def test_a_database_connection_that_is_dropped_loses_no_run(
     settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
     upstream.reset()
     request = {"method": "POST", "url": f"{upstream.url}/echo"}
-    steps = [{"id": "a", "request": request}, {"id": "pause", "wait": "2s"}, {"id": "b", "request": request}]
+    steps: list[dict[str, Any]] = [
+        {"id": "a", "request": request},
+        {"id": "pause", "wait": "2s"},
+        {"id": "b", "request": request},
+    ]
     run = lab.start(lab.publish(cast.project, steps))
     dropped: list[str] = []
 

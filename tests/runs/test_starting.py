@@ -17,7 +17,7 @@ from apps.runs.models import HumanTask, Run, RunEvent
 from apps.workspaces.models import AuditEvent, Project
 from tests.cast import Cast
 from tests.peers.upstream import Upstream
-from tests.runs.lab import ACTOR, carry, event, fresh, publish, start, told
+from tests.runs.lab import ACTOR, calls, carry, fresh, publish, start, told
 
 SET = [{"id": "one", "set": {"n": 1}}]
 FORM = {"id": "ask", "form": {"title": "A", "fields": [{"name": "a", "label": "A", "type": "text"}]}}
@@ -217,7 +217,7 @@ def test_cancelling_while_a_step_is_performed_ends_the_run_before_the_next_one(
     run = carry(run)
     assert (run.status, run.result, run.lease_token) == ("cancelled", None, "")
     assert told(run) == ["attempt", "started a", "ended a", "cancelled"]
-    assert event(run, "ended", "a").trace["calls"][0]["response"]["status"] == 200
+    assert calls(run, "a")[0]["response"]["status"] == 200
     assert run.events_count == 4
     assert (upstream.count("/echo/a"), upstream.count("/echo/b")) == (1, 0)
 
