@@ -422,6 +422,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [],  # choices stay where they stand, as in our own document (`apps.lib.openapi`)
 }
 
 # -- Logging ---------------------------------------------------------------------------------------------------------
