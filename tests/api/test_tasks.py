@@ -44,7 +44,7 @@ def make_run(module: Module, **fields: Any) -> Run:
         project=module.project,
         workspace=module.project.workspace,
         module=module,
-        version_id=module.published_id,
+        version_id=str(module.published_id),
         **given,
     )
 
