@@ -6,6 +6,7 @@ long beside the rest is drawn short, and says how long it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -217,7 +218,7 @@ class Axis:
             found = [(25.0 * part, words(whole * 250 * part) if part else "0") for part in range(5)]
         kept: list[tuple[float, str]] = []
         for left, label in found:
-            if not kept or left - kept[-1][0] >= 12:
+            if not kept or (left - kept[-1][0] >= 12 and label != kept[-1][1]):
                 kept.append((left, label))
         return kept
 
@@ -366,9 +367,11 @@ def _pretty(value: Any) -> str:
     if isinstance(value, str):
         if value[:1] not in {"{", "["}:
             return value
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return value
-    text: str = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return text
+        with contextlib.suppress(ValueError):
+            return _pretty_json(json.loads(value))
+        return value
+    return _pretty_json(value)
+
+
+def _pretty_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
