@@ -25,7 +25,10 @@ from schemathesis import Case, GenerationMode, checks
 from schemathesis.core.result import Ok
 
 from apps.lib import egress, openapi
+from apps.modules.definition import Step
 from apps.modules.services import publish, put_draft
+from apps.runs.engine import Ask
+from apps.runs.human import ask
 from apps.runs.models import Run
 from apps.runs.starting import start
 from apps.toolkits.api.schema import DOCUMENT
@@ -97,20 +100,22 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
     module = publish(put_draft(project, "onboard", json.dumps(EVENT), SYSTEM)[0], SYSTEM).module
     module.project = project
     run = start(module, {}, SYSTEM, Run.Surface.RUNS, user_id="u1")
+    form = {"title": "Note", "fields": [{"name": "note", "label": "Note"}]}
+    asked = Ask("note", Step.model_validate({"id": "note", "form": form}), form, [], None, None)
     ids = {
         "workspaceId": str(workspace.pk), "projectName": project.name, "runId": run.pk, "sessionId": run.session_id,
         "publishedModuleId": module.public_id, "token": module.hook_token, "eventName": "payment", "name": module.name, "n": "1",
         "appId": project.pk, "projectId": project.pk, "integrationId": sandbox.pk, "connectionId": connection.pk,
         "executionId": shop.executions()[0].pk, "webhookId": webhook.pk, "deliveryId": send_test(webhook, SYSTEM).pk,
         "userId": "u1", "integration": "sandbox", "endpoint": "list_notes", "id": own.pk, "toolkit": "sandbox",
-        "slug": "warehouse",
+        "slug": "warehouse", "taskId": ask(run, asked, run.created_at).pk,
     }  # fmt: skip
     members = {"toolkit": "sandbox", "integration": "sandbox", "toolName": "SANDBOX_LIST_NOTES", "userId": "u1",
                "params": {}, "credentials": {"accessToken": "a", "refreshToken": "b"}, "connectionId": connection.pk,
                "templateId": "sandbox", "provider": "sandbox", "endpoint": "/items", "email": shop.cast.alice.email,
                "api": module.name, "parameters": {}, "startParameters": {},
                "name": module.name, "version": 1, "of": "key", "steps": EVENT["steps"],
-               "start_parameters": [], "result": None, "hook": None, "end": None}  # fmt: skip
+               "start_parameters": [], "result": None, "hook": None, "end": None, "answers": {}}  # fmt: skip
     credentials = {"a key": shop.cast.key, "an end user": mint_user_token(project, "u1", 600)[0], "nobody": ""}
     return There(ids, members, credentials)
 

@@ -241,7 +241,7 @@ def test_an_approver_decides_by_the_link_of_an_e_mail(product: Product, page: Pa
     address = f"boss-{uuid4().hex[:6]}@example.com"
     start(page, publish(product, assignees=f"[{address}]"))
     answer_form(page)
-    expect(page.get_by_text("This waits for somebody else.")).to_be_visible(timeout=15000)
+    expect(page.get_by_text("This question is for somebody else.")).to_be_visible(timeout=15000)
     expect(page.get_by_text(address)).to_have_count(0)
     link = link_for(product, page, address)
     with browser_of_its_own(chromium, product) as other:

@@ -337,15 +337,17 @@ def test_the_questions_of_a_child_stand_on_the_page_of_the_run_at_the_top(cast: 
 def test_a_stranger_learns_neither_whom_it_waits_for_nor_what_it_is(cast: Cast, browser: Client) -> None:
     run = make_run(publish(cast))
     task = ask(run, "bob@example.com", title="Salary of Eve")
-    page = text_of(browser.get(address(run)))
-    assert "This waits for somebody else." in page
-    assert "bob@" not in page
-    assert "Salary" not in page
     refused = browser.post(address(run), {"task": task.pk, "action": "approve"})
     assert refused.status_code == 403
+    for answer in (browser.get(address(run)), browser.get(f"{address(run)}?task={task.pk}"), refused):
+        page = answer.content.decode()
+        assert "This question is for somebody else." in page
+        assert "bob@" not in page
+        assert "Salary" not in page
     human.decide(task, True, "", human.Person("bob@example.com", email="bob@example.com"))
     page = text_of(browser.get(f"{address(run)}?task={task.pk}"))
     assert "bob@" not in page
+    assert "Salary" not in page
     assert "It has been dealt with." in page
 
 

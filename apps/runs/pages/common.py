@@ -22,7 +22,7 @@ from apps.workspaces.callers import role_in
 from apps.workspaces.models import Project
 
 from .. import human
-from ..assignees import Person, people_of, quorum_of, refusal, voter_of
+from ..assignees import Person, is_assigned, people_of, quorum_of, refusal, voter_of
 from ..models import HumanTask
 from .forms import TOO_MUCH, AnswersForm
 
@@ -123,6 +123,12 @@ class Shown:
     def refusal(self) -> str:
         why = refusal(self.task, self.person)
         return str(REFUSALS[why]) if why else ""
+
+    @property
+    def title(self) -> str:
+        """What is asked; of what is for somebody else only that."""
+        told = self.named or is_assigned(self.task, self.person)
+        return self.task.title if told else str(REFUSALS["not_assigned"])
 
     @property
     def sections(self) -> list[dict[str, Any]]:
