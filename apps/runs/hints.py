@@ -29,12 +29,16 @@ AGAIN = timedelta(seconds=30)  # after which a hint counts as lost; by then no w
 SOON = 60.0  # seconds of a wait whose end the broker is told of beforehand
 WORKSPACES = 500  # that one sweep looks after
 
+LIVING = ", ".join(f"'{status.value}'" for status in Run.LIVING)
+BEGUN = ", ".join(f"'{status.value}'" for status in Run.LIVING if status != Run.Status.CREATED)
 # As `_unhinted`, in one statement.
 NEXT = (
     f"UPDATE {Run._meta.db_table} SET hinted_at = %s WHERE id IN (SELECT id FROM {Run._meta.db_table} "  # noqa: S608
-    f"WHERE workspace_id = %s AND status IN ({', '.join(repr(status.value) for status in Run.LIVING)}) AND wake_at <= %s "
+    f"WHERE workspace_id = %s AND status IN ({{statuses}}) AND wake_at <= %s "
     "AND (lease_until IS NULL OR lease_until < %s OR lease_until > %s) "
-    "AND (hinted_at IS NULL OR hinted_at < %s OR hinted_at > %s) ORDER BY wake_at LIMIT 1 {skip}) RETURNING id, status"
+    "AND (hinted_at IS NULL OR hinted_at < %s OR hinted_at > %s) "
+    f"AND (%s OR (status = '{Run.Status.CREATED.value}' AND parent_id IS NULL) = %s) ORDER BY wake_at LIMIT 1 "
+    "{skip}) RETURNING id, status, parent_id"
 )
 
 
@@ -61,18 +65,32 @@ def hint_at(run_id: str, wake: datetime | None) -> None:
         broker.hand(TASK, [run_id], queue="steps", countdown=seconds, expires=seconds + AGAIN.total_seconds())
 
 
-def next_of(workspace_id: Any) -> None:
+def next_of(workspace_id: Any, begun: bool) -> None:
     """Hints at the workspace's run that has been due for the longest time without a hint, where there is one.
 
-    Each of those who ask at the same time gets another run: else of two runs that end together only one would be followed by
-    another, and in the end nobody by anybody.
+    ``begun``: whether the run had that was worked on; then its end makes no room in the queue of new ones.
+    """
+    for pk, status in _next(workspace_id, begun):
+        _send([pk], status != Run.Status.CREATED)
+
+
+def take_next(workspace_id: Any, begun: bool) -> str | None:
+    """The same run, for a caller who goes on with it at once; None where there is none."""
+    return next((pk for pk, _ in _next(workspace_id, begun)), None)
+
+
+def _next(workspace_id: Any, begun: bool) -> list[tuple[str, str]]:
+    """Marked as hinted at. Of those who ask at the same time each gets another run.
+
+    Else of two runs that end together only one would be followed by another, and in the end nobody by anybody.
     """
     now = timezone.now()
     times = [moment(at) for at in (now, now, now + LONGEST_LEASE, now - AGAIN, now + AGAIN)]
-    workspace = Run._meta.get_field("workspace").get_db_prep_value(workspace_id, connection)
+    workspace = Run._meta.get_field("workspace").get_db_prep_value(run.workspace_id, connection)
+    is_new = run.status == Run.Status.CREATED and run.parent_id is None
+    which = [run.workspace.plan.concurrent_runs is not None, is_new]
     skip = "FOR UPDATE SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
-    for pk, status in execute(NEXT.format(skip=skip), [moment(now), workspace, *times]):
-        _send([pk], status != Run.Status.CREATED)
+    return execute(NEXT.format(skip=skip), [moment(now), workspace, *times, *which])
 
 
 def sweep() -> int:

@@ -89,6 +89,16 @@ def test_a_run_that_another_one_waits_for_is_not_held_up_by_new_ones(
     assert parent.pk in queue["steps"]
 
 
+def test_runs_that_go_on_bring_no_further_new_ones_into_the_queue(
+    cast: Cast, queue: dict[str, deque[str]], django_capture_on_commit_callbacks: Commits
+) -> None:
+    waiting = carry(start(publish(cast.project, [{"id": "pause", "wait": "1h"}], name="waits")))
+    flood(cast.project, hints.MOST + 10, django_capture_on_commit_callbacks)
+    with django_capture_on_commit_callbacks(execute=True):
+        carry(waiting)
+    assert len(queue["runs"]) == hints.MOST
+
+
 def test_the_end_of_a_short_wait_is_told_of_beforehand(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[list[str], dict[str, Any]]] = []
 
