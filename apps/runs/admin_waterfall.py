@@ -351,6 +351,8 @@ def facts_of(step: dict[str, Any]) -> list[str]:
         found.append(f"its worker was lost {step['lost']} times" if step["lost"] > 1 else "its worker was lost")
     if "chosen" in step:
         found.append(f"chose {step['chosen'] or 'nothing'}")
+    if step.get("then") in {"continue", "goto"}:
+        found.append("went on" if step["then"] == "continue" else f"went to {step.get('goto')}")
     if "items" in step:
         found.append(f"{step['items']} items")
     return found

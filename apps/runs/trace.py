@@ -34,12 +34,13 @@ LARGE = (events.ENDED, events.COMPLETED)
 def trace_of(run: Run) -> dict[str, Any]:
     """JSON of a run: its head, and ``attempts``, each with its tree of ``steps``.
 
-    A step is ``{key, id, title, kind, status, startedAt, endedAt, ms}`` and, where there are such: ``tries``, ``inputs``,
-    ``output``, ``error``, ``then`` (where a failure led), ``waitedFor`` (``[{what, since, until, endedAt, name, answeredBy}]``,
-    ``until`` being the deadline), ``calls``, ``chosen`` (the branch), ``items`` (how many), ``children`` (each with its
-    ``branch`` or ``iteration``), ``runId`` (of the run that it started). ``status`` is running, waiting, completed, failed,
-    skipped, stopped (the attempt ended first), or continued (begun in an earlier attempt). Times are ISO 8601 in UTC,
-    durations milliseconds. A run with ``saveTrace`` false has neither calls nor inputs nor outputs.
+    A step is ``{key, id, title, kind, status, startedAt, endedAt, ms, calls, children}`` and, where there are such: ``tries``,
+    ``inputs``, ``output``, ``error``, ``then`` (where a failure led: fail, continue, goto with ``goto``, or attempt where its
+    time was up), ``waitedFor`` (``[{what, since, until, endedAt, name, answeredBy}]``, ``until`` being the deadline),
+    ``chosen`` (the branch), ``items`` (how many), ``branch`` or ``iteration`` of a child, ``lost`` (how often its worker was),
+    ``runId`` (of the run that it started). ``status`` is running, waiting, completed, failed, skipped, stopped (the attempt
+    ended first), or continued (begun in an earlier attempt). Times are ISO 8601 in UTC, durations milliseconds. A run with
+    ``saveTrace`` false has neither calls nor inputs nor outputs.
     """
     builder = _Builder(run)
     for event in _read(run, builder):
@@ -87,6 +88,7 @@ class _Step:
     ended: datetime | None = None
     tries: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    given_up: bool = False  # its attempt ended while it was being performed
     waits: list[dict[str, Any]] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
     children: list[_Step] = field(default_factory=list)
@@ -117,12 +119,14 @@ class _Step:
         if self.kind in BLOCKS and self.children and all(child.status in DONE for child in self.children):
             self.end(self._of_children(), max([*own, self.started] if self.started else own))
         elif at is not None:
+            self.given_up = self.status == "running" and self.kind not in BLOCKS
             self.end_wait(at)
             self.end("stopped", at)
 
     def _of_children(self) -> str:
         found = {child.status for child in self.children}
-        failed = any(child.status == "failed" and child.facts.get("then") == "fail" for child in self.children)
+        fatal = {"fail", "attempt"}
+        failed = any(child.status == "failed" and child.facts.get("then") in fatal for child in self.children)
         return "failed" if failed else "stopped" if "stopped" in found else "completed"
 
     def as_json(self) -> dict[str, Any]:
@@ -225,7 +229,7 @@ class _Builder:
     def _take_step(self, event: RunEvent) -> None:
         if not self.attempts:
             self.attempts.append(_Attempt(1, event.at))
-        known = self.attempts[-1].by_key.get(event.key)
+        known = self.attempts[-1].by_key.get(event.key) or self._given_up(event)
         if known is None and self.is_full:
             return
         step = known or self._step(event.key)
@@ -237,6 +241,14 @@ class _Builder:
         if handler is not None:
             handler(step, event)
 
+    def _given_up(self, event: RunEvent) -> _Step | None:
+        """The step of an earlier attempt that this is the late end of: its worker told of it when it was over."""
+        if event.kind not in {events.ENDED, events.FAILED}:
+            return None
+        earlier = (attempt.by_key.get(event.key) for attempt in reversed(self.attempts[:-1]))
+        step = next((found for found in earlier if found is not None), None)
+        return step if step is not None and step.given_up else None
+
     def _step(self, key: str) -> _Step:
         """The record of a step in the attempt of now, below the block that holds it, which may be of an earlier attempt."""
         attempt = self.attempts[-1]
@@ -246,6 +258,7 @@ class _Builder:
         name = key.rpartition("/")[2]
         step = _Step(key, name, self.specs.get(name), self.places.get(name, ("", ""))[1], iteration)
         attempt.by_key[key] = step
+        self._go_on_waiting(step)
         self.step_count += 1
         if above is None:
             attempt.steps.append(step)
@@ -254,6 +267,14 @@ class _Builder:
             self._step(above).status = "continued"
         attempt.by_key[above].children.append(step)
         return step
+
+    def _go_on_waiting(self, step: _Step) -> None:
+        """What waited when the attempt before ended goes on waiting in this one: it began then, and so does its wait."""
+        before = self.attempts[-2].by_key.get(step.key) if len(self.attempts) > 1 else None
+        if before is not None and before.status == "stopped" and before.waits and not before.given_up:
+            step.started, step.tries = before.started, before.tries
+            step.waits = [*before.waits[:-1], {**before.waits[-1], "endedAt": None}]
+            step.facts = {name: before.facts[name] for name in ("inputs", "runId") if name in before.facts}
 
     def _above(self, key: str) -> tuple[str | None, int | None]:
         """The key of the block around a step, and which of its iterations it stands in: ``each[3]/order`` → each, 3."""
@@ -299,6 +320,8 @@ class _Builder:
     def _on_branch(self, step: _Step, event: RunEvent) -> None:
         step.begin(event.at)
         step.facts["chosen"] = str(event.data.get("chosen", ""))
+        if not step.facts["chosen"]:
+            step.end("completed", event.at)
 
     def _on_items(self, step: _Step, event: RunEvent) -> None:
         step.begin(event.at)
@@ -316,6 +339,8 @@ class _Builder:
     def _on_failed(self, step: _Step, event: RunEvent) -> None:
         step.end("failed", event.at)
         step.facts |= {"error": self._error(event.data.get("error")), "then": event.data.get("then", "fail")}
+        if event.data.get("goto"):
+            step.facts["goto"] = event.data["goto"]
 
     def _on_lost(self, step: _Step, event: RunEvent) -> None:
         then = event.data.get("then", "retry")

@@ -10,10 +10,12 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from apps.modules import services
 from apps.modules.models import Module, ModuleVersion
-from apps.runs import trace
+from apps.runs import carrier, starting, trace
 from apps.runs.models import HumanTask, Run, RunEvent
 from apps.runs.trace import trace_of
+from apps.workspaces.audit import SYSTEM
 from tests.cast import Cast
 
 pytestmark = pytest.mark.django_db
@@ -174,6 +176,54 @@ def test_a_step_that_was_open_when_its_run_was_cancelled_is_stopped(cast: Cast) 
     assert (steps_of(found)["ok"]["status"], steps_of(found)["ok"]["ms"]) == ("stopped", 4000)
 
 
+def test_what_waits_when_an_attempt_ends_goes_on_waiting_in_the_next(cast: Cast) -> None:
+    run = make_run(cast, status="completed", attempt=2, ended_at=BEGIN + timedelta(seconds=9))
+    error = {"message": "503", "code": "script-execution-exception"}
+    happen(
+        run,
+        (0, "attempt", "", {"number": 1}),
+        (1, "waiting", "ok", {"for": "task"}),
+        (2, "backoff", "", {"until": None, "error": error}),
+        (3, "attempt", "", {"number": 2}),
+        (8, "ended", "ok", {"output": {"approved": True}}),
+        (9, "completed", "", {"result": 1}),
+    )
+    found = trace_of(run)
+    assert steps_of(found, 0)["ok"]["status"] == "stopped"
+    step = steps_of(found, 1)["ok"]
+    assert (step["status"], step["ms"], len(step["waitedFor"])) == ("completed", 7000, 1)
+
+
+def test_the_late_end_of_a_step_that_was_given_up_stands_where_it_was_begun(cast: Cast) -> None:
+    run = make_run(cast, status="running", attempt=2)
+    error = {"message": "Too slow", "code": "script-timeout"}
+    happen(
+        run,
+        (0, "attempt", "", {"number": 1}),
+        (1, "started", "each[0]/place", {"try": 1}),
+        (2, "backoff", "", {"until": None, "error": error}),
+        (3, "attempt", "", {"number": 2}),
+        (4, "ended", "each[0]/place", {"output": 1}, {"calls": [call("https://shop.example/1")]}),
+        (5, "started", "record", {"try": 1}),
+    )
+    found = trace_of(run)
+    assert [len(steps_of(found, 0)["each[0]/place"]["calls"]), list(steps_of(found, 1))] == [1, ["record"]]
+
+
+def test_a_condition_without_the_branch_that_was_chosen_ends_at_once(cast: Cast) -> None:
+    run = make_run(cast, status="running")
+    happen(run, (0, "attempt", "", {"number": 1}), (1, "branch", "branch", {"chosen": ""}))
+    assert steps_of(trace_of(run))["branch"]["status"] == "completed"
+
+
+def test_where_a_failure_led_is_told(cast: Cast) -> None:
+    run = make_run(cast, status="running")
+    data = {"error": {"message": "503"}, "then": "goto", "goto": "note"}
+    happen(run, (0, "attempt", "", {"number": 1}), (1, "failed", "record", data))
+    step = steps_of(trace_of(run))["record"]
+    assert (step["then"], step["goto"]) == ("goto", "note")
+
+
 def test_a_living_run_shows_what_it_is_doing(cast: Cast) -> None:
     run = make_run(cast, status="running")
     happen(run, (0, "attempt", "", {"number": 1}), (1, "started", "record", {"try": 1}))
@@ -269,3 +319,39 @@ def test_a_run_of_many_steps_is_told_within_bounds(cast: Cast, monkeypatch: pyte
     assert any("first 300 steps" in note for note in found["notes"])
     assert any("left out" in note for note in found["notes"])
     assert len(captured) < 12
+
+
+REAL = """
+name: real
+steps:
+  - {id: numbers, set: {list: [1, 2, 3]}}
+  - id: each
+    for_each: "{{ steps.numbers.output.list }}"
+    as: n
+    do:
+      - {id: odd, condition: "{{ n % 2 == 1 }}", then: [{id: yes_it_is, set: {n: "{{ n }}"}}]}
+  - {id: never, when: false, set: {n: 1}}
+  - {id: broken, set: {n: "{{ steps.numbers.output.list[9] }}"}, on_error: continue}
+  - {id: pick, switch: "{{ 2 }}", cases: {"1": [{id: one, set: {n: 1}}], "2": [{id: two, set: {n: 2}}]}}
+result: "{{ steps.numbers.output.list }}"
+"""
+
+
+def test_a_real_run_s_trace_has_every_step_ended_in_its_place(cast: Cast) -> None:
+    services.put_draft(cast.project, "real", REAL, SYSTEM)
+    module = services.publish(services.find(cast.project, "real"), SYSTEM).module
+    run = starting.start(module, {}, SYSTEM, Run.Surface.RUNS)
+    carrier.carry(run.pk)
+    found = trace_of(Run.objects.get(pk=run.pk))
+    assert (found["status"], [attempt["status"] for attempt in found["attempts"]]) == ("completed", ["completed"])
+    steps = steps_of(found)
+    assert {key: step["status"] for key, step in steps.items()} == {
+        "numbers": "completed", "each": "completed", "each[0]/odd": "completed", "each[0]/yes_it_is": "completed",
+        "each[1]/odd": "completed", "each[2]/odd": "completed", "each[2]/yes_it_is": "completed", "never": "skipped",
+        "broken": "failed", "pick": "completed", "two": "completed",
+    }  # fmt: skip
+    assert [step["key"] for step in found["attempts"][0]["steps"]] == ["numbers", "each", "never", "broken", "pick"]
+    assert steps["broken"]["then"] == "continue"
+    assert steps["pick"]["chosen"] == "case 2"
+    assert steps["two"]["branch"] == "case 2"
+    assert [child["iteration"] for child in steps["each"]["children"]] == [0, 1, 2]
