@@ -105,7 +105,7 @@ def execute(sql: str, values: list[Any]) -> list[Any]:
         connection.ensure_connection()
         try:
             with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as prepared:
-                return prepared.execute(sql, values, prepare=True).fetchall()
+                return list(prepared.execute(sql, values, prepare=True).fetchall())
         except (ProgrammingError, OperationalError) as error:
             if getattr(error.__cause__, "sqlstate", None) not in LOST or connection.in_atomic_block:
                 raise
@@ -113,7 +113,7 @@ def execute(sql: str, values: list[Any]) -> list[Any]:
             _prepare = False
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def moment(at: datetime | None) -> Any:

@@ -30,11 +30,10 @@ SOON = 60.0  # seconds of a wait whose end the broker is told of beforehand
 WORKSPACES = 500  # that one sweep looks after
 
 LIVING = ", ".join(f"'{status.value}'" for status in Run.LIVING)
-BEGUN = ", ".join(f"'{status.value}'" for status in Run.LIVING if status != Run.Status.CREATED)
 # As `_unhinted`, in one statement.
 NEXT = (
     f"UPDATE {Run._meta.db_table} SET hinted_at = %s WHERE id IN (SELECT id FROM {Run._meta.db_table} "  # noqa: S608
-    f"WHERE workspace_id = %s AND status IN ({{statuses}}) AND wake_at <= %s "
+    f"WHERE workspace_id = %s AND status IN ({LIVING}) AND wake_at <= %s "
     "AND (lease_until IS NULL OR lease_until < %s OR lease_until > %s) "
     "AND (hinted_at IS NULL OR hinted_at < %s OR hinted_at > %s) "
     f"AND (%s OR (status = '{Run.Status.CREATED.value}' AND parent_id IS NULL) = %s) ORDER BY wake_at LIMIT 1 "
@@ -65,21 +64,21 @@ def hint_at(run_id: str, wake: datetime | None) -> None:
         broker.hand(TASK, [run_id], queue="steps", countdown=seconds, expires=seconds + AGAIN.total_seconds())
 
 
-def next_of(workspace_id: Any, begun: bool) -> None:
-    """Hints at the workspace's run that has been due for the longest time without a hint, where there is one.
+def next_of(run: Run) -> None:
+    """Hints at the run of its workspace that has been due for the longest time without a hint, where there is one.
 
-    ``begun``: whether the run had that was worked on; then its end makes no room in the queue of new ones.
+    Of its like: the end of one that had begun makes no room in the queue of new ones, unless the plan counts both.
     """
-    for pk, status in _next(workspace_id, begun):
-        _send([pk], status != Run.Status.CREATED)
+    for pk, status, parent in _next(run):
+        _send([pk], status != Run.Status.CREATED or parent is not None)
 
 
-def take_next(workspace_id: Any, begun: bool) -> str | None:
-    """The same run, for a caller who goes on with it at once; None where there is none."""
-    return next((pk for pk, _ in _next(workspace_id, begun)), None)
+def take_next(run: Run) -> str | None:
+    """The same run's id, for a caller who goes on with it at once; None where there is none."""
+    return next((pk for pk, _, _ in _next(run)), None)
 
 
-def _next(workspace_id: Any, begun: bool) -> list[tuple[str, str]]:
+def _next(run: Run) -> list[tuple[str, str, str | None]]:
     """Marked as hinted at. Of those who ask at the same time each gets another run.
 
     Else of two runs that end together only one would be followed by another, and in the end nobody by anybody.

@@ -17,6 +17,8 @@ from .definitions import definition_of
 from .engine import Event, Facts, Machine
 from .models import Run, RunEvent, RunFile
 
+FIELDS = {field.name: field for field in Run._meta.concrete_fields}
+
 
 def replay(run: Run) -> Machine:
     """The state of a run after all its events."""
@@ -90,13 +92,13 @@ def keep(run: Run, changes: dict[str, Any], events: list[Event], traces: dict[st
 
 
 def _saved(name: str, value: Any) -> Any:
-    return Run._meta.get_field(name).get_db_prep_save(value, connection)
+    return FIELDS[name].get_db_prep_save(value, connection)
 
 
 @lru_cache(maxsize=16)
 def _keep_sql(names: tuple[str, ...]) -> str:
     """The statement that changes these columns; it gives a row for each event that it wrote."""
-    columns = ", ".join(f"{connection.ops.quote_name(Run._meta.get_field(name).column)} = %s" for name in names)
+    columns = ", ".join(f"{FIELDS[name].column} = %s" for name in names)
     living = ", ".join(f"'{status.value}'" for status in Run.LIVING)
     return (
         f"WITH mine AS (UPDATE {Run._meta.db_table} SET {columns} "  # noqa: S608 - names of columns and states

@@ -18,6 +18,7 @@ from . import mail as mails
 from .models import Execution, Run
 
 BATCH = 5000
+TURN = 0.25  # seconds after which another workspace's runs come before the next of the same
 RUNS = 100  # deleted at a time: each may have many events
 
 
@@ -51,8 +52,8 @@ def give_runs_back(**kwargs: Any) -> None:
 
 @shared_task(name="runs.carry")  # type: ignore[untyped-decorator]
 def carry(run_id: str) -> None:
-    """Works on a run until it has nothing to do."""
-    carrier.carry(run_id)
+    """Works on a run until it has nothing to do; then on others of its workspace, for a moment."""
+    carrier.carry(run_id, TURN)
 
 
 @shared_task(name="runs.sweep")  # type: ignore[untyped-decorator]
