@@ -234,10 +234,14 @@ def _at_once(count: int, told: Callable[[int], list[str]]) -> None:
     for index in range(count):
         pid = os.fork()
         if pid == 0:
-            for pk in told(index):
-                carrier.carry(pk)
-            connections.close_all()
-            os._exit(0)
+            status = 1
+            try:
+                for pk in told(index):
+                    carrier.carry(pk)
+                status = 0
+            finally:
+                connections.close_all()
+                os._exit(status)
         children.append(pid)
     for pid in children:
         assert os.waitpid(pid, 0)[1] == 0
