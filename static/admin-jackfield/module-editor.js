@@ -248,8 +248,9 @@
     });
     var rows = text.value.slice(0, from).split("\n").length;
     menu.box.style.top = 8 + rows * rowHeight() + 2 + "px";
-    menu.box.style.left = Math.max(0, Math.min(text.offsetLeft + 12 + widthOf(before) - text.scrollLeft, editor.clientWidth - 240)) + "px";
     editor.appendChild(menu.box);
+    var most = editor.clientWidth - menu.box.offsetWidth - 8;
+    menu.box.style.left = Math.max(0, Math.min(text.offsetLeft + 12 + widthOf(before) - text.scrollLeft, most)) + "px";
     var above = 8 + (rows - 1) * rowHeight() - menu.box.offsetHeight - 2;
     var isBelow = menu.box.offsetTop + menu.box.offsetHeight > editor.scrollTop + editor.clientHeight;
     if (isBelow && above >= editor.scrollTop) menu.box.style.top = above + "px";
