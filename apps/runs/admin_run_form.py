@@ -62,6 +62,10 @@ class StartForm(forms.Form):
             self.fields[PREFIX + parameter.api_name] = field_of(parameter)
         self.fields.update(own)
 
+    def clean(self) -> None:
+        if self.definition is None:
+            raise forms.ValidationError("The draft has a format of the past: open the editor, mend it and save it.")
+
     @property
     def own_fields(self) -> list[Any]:
         return [self[name] for name in self.fields if not name.startswith(PREFIX)]

@@ -233,7 +233,7 @@ class RunAdmin(ReadOnly, ScopedAdmin):
         if not may(request, EDITORS):
             raise PermissionDenied
         choosable = Module.objects.living().filter(project__in=projects_of(request, EDITORS))
-        wanted = request.GET.get("module", "")
+        wanted = request.GET.get("module", "").replace("\x00", "-")  # PostgreSQL asks for no NUL
         module = choosable.select_related("project__workspace").filter(pk=wanted).first() if wanted else None
         if wanted and module is None:
             raise Http404
@@ -254,7 +254,8 @@ class RunAdmin(ReadOnly, ScopedAdmin):
 
     def _like(self, request: HttpRequest, module: Module) -> dict[str, Any]:
         """What another run of the module was started with."""
-        run = Run.objects.filter(pk=request.GET.get("like", ""), module=module).first()
+        like = request.GET.get("like", "").replace("\x00", "-")
+        run = Run.objects.filter(pk=like, module=module).first()
         return StartForm.initial_of(run.parameters, run.user_id) if run else {}
 
     def _start(self, request: HttpRequest, module: Module, form: StartForm) -> Run | None:

@@ -297,6 +297,19 @@ def test_a_test_run_needs_the_role_and_the_workspace(staff: Staff, many: Module)
     assert "alices-user" not in shown
 
 
+def test_a_draft_of_a_past_format_is_not_tested(staff: Staff, many: Module) -> None:
+    Module.objects.filter(pk=many.pk).update(draft={"name": "many", "stages": []})
+    shown = text_of(staff.dana.post(trying(many), {"maximum_attempts": "1"}))
+    assert "a format of the past" in shown
+    assert not Run.objects.filter(module=many).exists()
+
+
+@pytest.mark.parametrize("value", ["%00", "%F0%9F%98%80", "x" * 3000], ids=["nul", "emoji", "long"])
+def test_an_id_that_is_none_is_no_module(staff: Staff, many: Module, value: str) -> None:
+    assert staff.dana.get(f"{reverse('admin:runs_run_test')}?module={value}").status_code == 404
+    assert staff.dana.get(trying(many, f"&like={value}")).status_code == 200
+
+
 # -- Tasks -----------------------------------------------------------------------------------------------------------
 def test_a_question_is_shown_with_who_is_asked_and_what_was_answered(staff: Staff) -> None:
     page = reverse("admin:runs_humantask_change", args=[staff.task.pk])

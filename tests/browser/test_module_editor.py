@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect
 
 from tests.browser.axe import Axe
 from tests.product import Product
@@ -187,7 +187,12 @@ def test_the_keys_of_an_editor_work_and_nobody_is_caught_in_it(page: Page, edito
     page.keyboard.press("Tab")
     expect(editor).not_to_be_focused()
     asked: list[str] = []
-    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
     page.get_by_role("link", name="Overview").click()
     page.wait_for_timeout(300)
     assert asked == ["beforeunload"]
