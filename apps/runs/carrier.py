@@ -59,15 +59,16 @@ def carry(run_id: str, seconds: float = 0.0) -> None:
     other workspaces'. A message for each run would cost as much as the rest of a short one.
     """
     until = time.monotonic() + seconds
+    last: Run | None = None
     following: str | None = run_id
     while following is not None:
-        run = _carry_one(following)
-        following = None
-        if run is not None:
-            if time.monotonic() < until and not _stopping.is_set():
-                following = hints.take_next(run)
-            else:
-                hints.next_of(run)
+        last = _carry_one(following) or last  # one that somebody else has taken does not end the turn
+        if last is None:
+            return
+        if time.monotonic() >= until or _stopping.is_set():
+            hints.next_of(last)
+            return
+        following = hints.take_next(last)
 
 
 def _carry_one(run_id: str) -> Run | None:
