@@ -62,7 +62,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 class Side:
-    """Two worker processes that can be held and let go; with ``in_groups`` each has a process group of its own."""
+    """Two worker processes that can be held and let go."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.output = log.open("ab")
@@ -98,6 +98,10 @@ def worker(app: str, queues: str) -> list[str]:
 
 
 class Bench:
+    """The product's web server, database and broker, and what is asked of them; ``web`` is set once it serves."""
+
+    web: Granian
+
     def __init__(self, folder: Path, postgres: Postgres, valkey: Valkey, upstream: Granian) -> None:
         self.postgres, self.valkey, self.upstream = postgres, valkey, upstream
         broker = f"{valkey.url[:-1]}1"
@@ -224,7 +228,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def running(runs_workers: bool = True) -> Iterator[tuple[Bench, Side, Side]]:
+def running() -> Iterator[tuple[Bench, Side, Side]]:
     with (
         tempfile.TemporaryDirectory() as name,
         Postgres() as postgres,
