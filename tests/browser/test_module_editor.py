@@ -169,6 +169,14 @@ def test_start_parameters_and_access_are_changed_as_rows_and_choices(page: Page,
     expect(page.get_by_label("Signed-in users")).to_be_checked()
 
 
+@pytest.mark.parametrize("width", [1024, 1200, 1280, 1400])
+def test_the_rows_of_start_parameters_show_all_of_themselves(page: Page, editor: Locator, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    table = page.locator("[data-rows] .jf-scroll")
+    expect(page.get_by_role("button", name="Remove Name")).to_be_visible()
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+
+
 def test_the_keys_of_an_editor_work_and_nobody_is_caught_in_it(page: Page, editor: Locator) -> None:
     select(editor, "steps:")
     page.keyboard.press("End")

@@ -8,11 +8,13 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
+from apps.modules import services
+from apps.modules.models import Module, ModuleVersion
 from apps.runs.models import Execution, Run, RunEvent, RunFile
 from apps.runs.tasks import forget_old
 from apps.workspaces.models import Project
 from tests.cast import Cast
-from tests.runs.lab import carry, publish, start
+from tests.runs.lab import ACTOR, carry, publish, start
 
 
 def old(project: Project, days: float) -> Execution:
@@ -57,3 +59,34 @@ def test_ended_runs_go_with_all_that_is_theirs_and_living_ones_stay(cast: Cast, 
     assert left == {runs[name].pk for name in ("waits", "ended late", "new")}
     assert not RunEvent.objects.exclude(run__in=left).exists()
     assert not RunFile.objects.exists()
+
+
+def test_drafts_tried_out_go_with_their_last_run_and_published_versions_stay(cast: Cast) -> None:
+    module = publish(cast.project, [{"id": "one", "set": {"n": 1}}])
+    tried = []
+    for source in ("unread", "with a run", "last"):
+        Module.objects.filter(pk=module.pk).update(source=source)
+        module.refresh_from_db()
+        tried.append(services.draft_version(module, ACTOR))
+    start(module, version=tried[1])
+    assert forget_old() == 0
+    assert ModuleVersion.objects.filter(number=None).count() == 3  # of today
+    for days, version in zip((5, 4, 3), tried, strict=True):
+        ModuleVersion.objects.filter(pk=version.pk).update(created_at=timezone.now() - timedelta(days=days))
+    forget_old()
+    left = ModuleVersion.objects.filter(module=module)
+    assert set(left.values_list("source", flat=True)) == {"with a run", "last", "{}"}
+
+
+def test_a_deleted_module_goes_once_its_last_run_is_gone(cast: Cast) -> None:
+    modules = {name: publish(cast.project, [{"id": "one", "set": {"n": 1}}], name) for name in "abcd"}
+    start(modules["a"])
+    for name in "abc":
+        services.delete(modules[name], ACTOR)
+    Module.objects.filter(name__in="ab").update(deleted_at=timezone.now() - timedelta(days=2))
+    forget_old()
+    assert set(Module.objects.values_list("name", flat=True)) == {"a", "c", "d"}
+    Run.objects.all().delete()
+    forget_old()
+    assert set(Module.objects.values_list("name", flat=True)) == {"c", "d"}
+    assert not ModuleVersion.objects.filter(module__name="a").exists()
