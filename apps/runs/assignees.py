@@ -11,7 +11,7 @@ from django.db.models.functions import Cast
 from apps.modules.models import Group
 from apps.workspaces.audit import Actor
 
-from .models import HumanTask, Run
+from .models import HumanTask
 
 GROUP, USER = "group:", "user:"
 NAMED = {"named": Cast("assignees", TextField())}  # an alias for `names`
@@ -87,8 +87,8 @@ def refusal(task: HumanTask, person: Person) -> str:
 
 def is_starter(task: HumanTask, person: Person) -> bool:
     """Whether the person started the run, or the one that it belongs to, or is its end user."""
-    runs = Run.objects.filter(pk__in={task.run_id, task.root_id}).values_list("started_by", "user_id")
-    names = {text.lower() for pair in runs for text in pair if text}
+    runs = [task.run] if task.root_id == task.run_id else [task.run, task.root]
+    names = {text.lower() for run in runs for text in (run.started_by, run.user_id) if text}
     mine = {person.email.lower(), person.user_id.lower()} - {""}
     return any(names & {one, f"user:{one}", f"end-user:{one}"} for one in mine)
 

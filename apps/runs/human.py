@@ -39,6 +39,7 @@ MAX_FILE = 10 * 1024 * 1024  # bytes, where the field names no smaller limit
 MAX_DRAFT = 1024 * 1024  # bytes of answers saved so far, files not counted
 DRAFT_FILES = 20  # files that one question keeps for later
 LATE = "Nobody answered before the deadline."
+TOO_FEW = "Fewer people are asked than have to approve."
 
 
 @dataclass(frozen=True)
@@ -332,14 +333,16 @@ def _verdict(task: HumanTask) -> bool | None:
     yes, quorum = sum(votes.values()), quorum_of(task)
     if yes >= quorum:
         return True
-    if yes == len(votes):
-        return None
-    return None if task.assignees and yes + len(who_could_still(task)) >= quorum else False
+    if not task.assignees:
+        return None if yes == len(votes) else False
+    return None if yes + len(who_could_still(task)) >= quorum else False
 
 
 def _decision(task: HumanTask, approved: bool, person: Person) -> dict[str, Any]:
     """What the step's output becomes: by whom, and their reasons, where more than one decided."""
     deciding = task.votes.filter(approved=approved).order_by("pk")
+    if not deciding:  # all have approved who could, and they are too few
+        return {"approved": approved, "by": "", "reason": TOO_FEW}
     by = person.name if len(deciding) == 1 else ", ".join(vote.voter for vote in deciding)
     return {"approved": approved, "by": by, "reason": "\n".join(vote.reason for vote in deciding if vote.reason)}
 

@@ -133,6 +133,13 @@ def test_a_user_sees_what_is_theirs_to_answer_and_nothing_else(cast: Cast, modul
     assert api.get(f"tasks/{own.pk}").json()["links"]["browser"]
 
 
+def test_a_user_does_not_see_what_only_others_may_approve(cast: Cast, module: Module) -> None:
+    task = ask(make_run(module, user_id="u1"), not_starter=True)
+    assert ids(user(cast).get("tasks")) == []
+    assert user(cast).post(f"tasks/{task.pk}/answer", {"approved": True}).status_code == 403
+    assert ids(cast.api.get("tasks")) == [task.pk]
+
+
 def test_a_key_of_a_user_and_a_key_that_acts_for_them_see_the_same(cast: Cast, module: Module) -> None:
     task, other = ask(make_run(module), "user:u1"), ask(make_run(module), "user:u2")
     bound = cast.with_key("runs", end_user=end_user(cast.project, "u1"))

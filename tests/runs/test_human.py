@@ -301,6 +301,12 @@ def test_the_starter_does_not_count_among_those_who_could_still_approve(cast: Ca
     assert outcome(human.decide(task, False, "", BEN))["approved"] is False
 
 
+def test_a_quorum_that_the_assignees_cannot_make_up_is_not_waited_for(cast: Cast) -> None:
+    run = make_run(cast, started_by="user:ada@example.com")
+    task = ask(run, "approve", "ada@example.com", "ben@example.com", quorum=2, not_starter=True)
+    assert human.decide(task, True, "fine", BEN).outcome == {"approved": False, "by": "", "reason": human.TOO_FEW}
+
+
 def test_with_nobody_assigned_one_rejection_decides(cast: Cast) -> None:
     task = ask(make_run(cast), quorum=2)
     assert human.decide(task, True, "", ADA).status == "open"

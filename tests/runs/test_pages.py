@@ -545,6 +545,13 @@ def test_the_inbox_shows_what_waits_for_the_person_and_nothing_else(cast: Cast, 
     assert signed_in(cast.charlie).get("/inbox").context["waiting"] == []
 
 
+def test_the_inbox_shows_nothing_that_somebody_of_the_same_name_answered_elsewhere(cast: Cast) -> None:
+    name = cast.charlie.email  # an end user of another tenant may be called by any name
+    task = ask(make_run(publish(cast)), f"user:{name}", title="Of another tenant")
+    human.decide(task, True, "", human.Person(name, user_id=name))
+    assert signed_in(cast.charlie).get("/inbox").context["recent"] == []
+
+
 def test_a_question_is_answered_out_of_the_inbox(cast: Cast, browser: Client) -> None:
     task = ask(make_run(publish(cast)), "bob@example.com")
     link = f"/inbox/{task.pk}"

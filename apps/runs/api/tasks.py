@@ -17,7 +17,7 @@ from apps.workspaces.callers import Caller
 from apps.workspaces.idempotency import idempotent
 
 from .. import human
-from ..assignees import NAMED, USER, Person, is_assigned, names, quorum_of
+from ..assignees import NAMED, USER, Person, is_assigned, names, quorum_of, refusal
 from ..models import HumanTask, RunFile
 from . import tasks_schema as schema
 
@@ -49,6 +49,13 @@ def visible(caller: Caller, user_id: str | None) -> QuerySet[HumanTask]:
 
 def _is_theirs(task: HumanTask, user_id: str | None) -> bool:
     return user_id is None or is_assigned(task, Person(user_id, user_id=user_id))
+
+
+def _may_answer(task: HumanTask, user_id: str | None) -> bool:
+    """Of an end user's open questions those that are not for somebody else to decide; of ended ones all that were theirs."""
+    if user_id is None or task.status != HumanTask.Status.OPEN:
+        return _is_theirs(task, user_id)
+    return not refusal(task, Person(user_id, user_id=user_id))
 
 
 def person_of(caller: Caller, user_id: str | None) -> Person:
@@ -137,7 +144,7 @@ class TasksView(TaskView):
             run_id = request.GET["runId"]
             rows = rows.filter(Q(run=run_id) | Q(root=run_id) | Q(run__session_id=run_id) | Q(root__session_id=run_id))
         found, cursor = page(rows, request._request)
-        theirs = [row_of(task, user_id) for task in found if _is_theirs(task, user_id)]
+        theirs = [row_of(task, user_id) for task in found if _may_answer(task, user_id)]
         return json_answer({"tasks": theirs, "nextCursor": cursor})
 
 

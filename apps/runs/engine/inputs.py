@@ -102,11 +102,17 @@ def of_approval(approve: Approve, fill: Fill) -> dict[str, Any]:
 
 
 def assignees(given: Any, fill: Fill) -> list[str]:
-    """One list of texts, each once, of a text with commas, a list, or expressions of either."""
+    """One list of texts, each once, of a text with commas, a list, or expressions of either.
+
+    Raises `NotPlain` where somebody was meant and the expressions name nobody: what is for nobody is for everybody.
+    """
     found: list[str] = []
     for item in _flat(fill(given)):
         found.extend(part.strip() for part in text_of(item).split(","))
-    return list(dict.fromkeys(filter(None, found)))
+    people = list(dict.fromkeys(filter(None, found)))
+    if given and not people:
+        raise NotPlain("assignees: the expressions name nobody.")
+    return people
 
 
 def _flat(value: Any) -> list[Any]:

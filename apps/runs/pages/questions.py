@@ -121,4 +121,4 @@ def answered_by(person: Person) -> list[HumanTask]:
     """The last that the person has answered or voted on."""
     mine = Q(answered_by=person.name) | Q(votes__voter=person.email.lower())
     rows = HumanTask.objects.exclude(assignees=[]).filter(mine).select_related("project", "run").distinct()
-    return list(rows.order_by("-created_at")[:RECENT])
+    return [task for task in rows.order_by("-created_at")[:RECENT] if is_assigned(task, person)]

@@ -108,6 +108,19 @@ def test_assignees_become_a_list_of_texts(given: Any, people: list[str]) -> None
     assert command.assignees == people
 
 
+@pytest.mark.parametrize(
+    "given", ["{{ start.none }}", ["{{ start.none }}"], "{{ start.empty }}", ["{{ start.blank }}", " , "]], ids=str
+)
+@pytest.mark.parametrize("kind", ["approve", "form"])
+def test_what_is_for_somebody_whom_no_expression_names_is_not_for_everybody(kind: str, given: Any) -> None:
+    asked = {"title": "?", "assignees": given} | ({"fields": [{"name": "x", "label": "x"}]} if kind == "form" else {})
+    start = {"none": None, "empty": [], "blank": ""}
+    run = run_in_memory(module({"id": "ok", kind: asked}), start)
+    assert run.status == "fatal_errored"
+    assert run.error is not None
+    assert "assignees" in str(run.error)
+
+
 def test_options_that_are_no_list_fail_the_form() -> None:
     form = {"title": "?", "fields": [{"name": "x", "label": "x", "type": "choice", "options": "{{ start.x }}"}]}
     assert run_in_memory(module({"id": "f", "form": form}), {"x": 3}).status == "fatal_errored"
