@@ -877,6 +877,13 @@ def test_the_end_leads_to_an_absolute_url() -> None:
     assert faults_of(source({"set": {}}, end={"redirect": "https://x.example/{{ steps.s0.output }}"})) == []
 
 
+def test_the_words_of_the_end_may_tell_the_result_and_nothing_else_does() -> None:
+    assert faults_of(source({"set": {}}, end={"title": "{{ result.n }} done"}, result={"n": 1})) == []
+    path, message = only({"set": {"v": "{{ result.n }}"}}, result={"n": 1})
+    assert path == "steps[0].set.v"
+    assert message.startswith("There is no result here")
+
+
 # -- The project -----------------------------------------------------------------------------------------------------
 def issue(**more: Any) -> Step:
     return {"tool": "GITHUB_CREATE_ISSUE", "with": {"repo": "acme/hr", "title": "x"}, **more}
