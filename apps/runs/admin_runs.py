@@ -188,7 +188,7 @@ class RunAdmin(ReadOnly, ScopedAdmin):
     def offers(self, obj: Run) -> list[str]:
         if not obj.has_ended:
             return ["cancel"]
-        return ["retry"] if obj.status == Run.Status.FATAL_ERRORED else []
+        return ["retry"] if obj.status == Run.Status.FATAL_ERRORED and obj.parent_id is None else []
 
     @row_action("Cancel", permission="operate", icon="cancel", danger=True,
                 confirm="Cancel this run? It ends at once, with the runs it started and its open questions.")  # fmt: skip
@@ -204,7 +204,8 @@ class RunAdmin(ReadOnly, ScopedAdmin):
             messages.success(request, "The run goes on at the step that failed.")
         else:
             messages.warning(
-                request, "There is nothing to retry: the run has not failed, or somebody retried it before."
+                request,
+                "There is nothing to retry: the run has not failed, somebody retried it, or another run started it.",
             )
 
     @admin.action(description="Cancel", permissions=["operate"])

@@ -31,6 +31,7 @@ MAX_SECONDS = 86_400  # that an attempt may work
 MAX_SIGNALS = 1000  # of one run that no step has used yet
 MAX_SIGNAL = 1024 * 1024  # bytes as JSON
 MAX_NAME = 100
+WHOLE = "parameters"  # the name of a fault of all of them
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,18 @@ def _cleaned(definition: Definition, parameters: dict[str, Any]) -> dict[str, An
     cleaned, faults = start_parameters.clean(definition, parameters)
     if faults:
         raise InvalidInput(faults)
-    text = json.dumps(cleaned)
-    if len(text) > MAX_PARAMETERS:
-        raise InvalidInput({"parameters": [f"They may have {MAX_PARAMETERS:,} bytes as JSON."]})
+    text, size = _as_json(cleaned)
+    if size > MAX_PARAMETERS:
+        raise InvalidInput({WHOLE: [f"They may have {MAX_PARAMETERS:,} bytes as JSON."]})
     if "\\u0000" in text and _has_nul(cleaned):  # PostgreSQL keeps none
-        raise InvalidInput({"parameters": ["A text has a NUL character."]})
+        raise InvalidInput({WHOLE: ["A text has a NUL character."]})
     return cleaned
+
+
+def _as_json(value: Any) -> tuple[str, int]:
+    """As short as JSON can be, as senders write it, and its bytes in UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text, len(text.encode(errors="surrogatepass"))
 
 
 def _has_nul(value: Any) -> bool:
@@ -196,8 +203,12 @@ def _end(run_id: str, now: datetime) -> bool:
 
 # -- Trying again, and telling -----------------------------------------------------------------------------------------
 def retry(run: Run, actor: Actor) -> bool:
-    """One more attempt of a failed run, from the step that failed. False where there is nothing to retry."""
-    fresh = Run.objects.filter(pk=run.pk, status=Run.Status.FATAL_ERRORED).select_related("project", "module").first()
+    """One more attempt of a failed run, from the step that failed. False where there is nothing to retry.
+
+    Nor is there where another run started it: that one has gone on without it, and starts one anew when it is retried.
+    """
+    failed = Run.objects.filter(pk=run.pk, status=Run.Status.FATAL_ERRORED, parent=None)
+    fresh = failed.select_related("project", "module").first()
     if fresh is None:
         return False
     now = timezone.now()
@@ -231,10 +242,10 @@ def signal(run: Run, name: str, data: Any, actor: Actor) -> bool:
 
     Raises `InvalidInput`; `Conflict` where too many wait already.
     """
-    text = json.dumps(data)
+    text, size = _as_json(data)
     if not 1 <= len(name) <= MAX_NAME or "\x00" in name:
         raise InvalidInput({"name": [f"Must be a text of 1 to {MAX_NAME} characters."]})
-    if len(text) > MAX_SIGNAL:
+    if size > MAX_SIGNAL:
         raise InvalidInput({"data": [f"May have {MAX_SIGNAL:,} bytes as JSON."]})
     if "\\u0000" in text and _has_nul(data):
         raise InvalidInput({"data": ["A text has a NUL character."]})

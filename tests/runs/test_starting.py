@@ -256,6 +256,18 @@ def test_only_a_failed_run_is_retried(project: Project, ending: str) -> None:
     assert fresh(run).status == before
 
 
+def test_a_run_that_another_one_started_is_not_retried_alone(project: Project) -> None:
+    """That one has ended without it: the sweeper would cancel it."""
+    publish(project, [{"id": "stop", "fail": {"message": "No"}}], name="inner")
+    outer = carry(start(publish(project, [{"id": "sub", "run": "inner"}], name="outer")))
+    inner = carry(Run.objects.get(parent=outer))
+    assert (inner.status, carry(outer).status) == ("fatal_errored", "fatal_errored")
+    assert not starting.retry(inner, ACTOR)
+    carrier.sweep()
+    assert fresh(inner).status == "fatal_errored"
+    assert starting.retry(outer, ACTOR)
+
+
 # -- Events ------------------------------------------------------------------------------------------------------------
 def test_an_event_wakes_its_run(
     project: Project, handed: list[tuple[str, str]], django_capture_on_commit_callbacks: Any
@@ -266,6 +278,14 @@ def test_an_event_wakes_its_run(
         assert starting.signal(run, "paid", {"n": 1}, ACTOR)
     assert (run.pk, "steps") in handed
     assert fresh(run).wake_at is not None
+
+
+@pytest.mark.parametrize("value", ["日" * 340_000, [1] * 500_000], ids=["not ASCII", "short items"])
+def test_a_megabyte_is_counted_as_senders_write_it(project: Project, value: Any) -> None:
+    parameters = [{"name": "A", "api_name": "a", "type": "text" if isinstance(value, str) else "list"}]
+    run = start(publish(project, SET, start_parameters=parameters), {"a": value})
+    assert fresh(run).parameters == {"a": value}
+    assert starting.signal(run, "any", value, ACTOR)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from apps.workspaces.idempotency import answered_by_provider, once
 from .. import hooks
 from ..hooks import Delivery
 from ..models import Run
+from ..starting import WHOLE
 from . import hooks_schema as schema
 from .runs import error_of, reason_of
 from .starts import start
@@ -68,7 +69,7 @@ def caller_of(module: Module, request: HttpRequest) -> Caller:
 
 
 def carry_out(caller: Caller, module: Module, hook: Hook, delivery: Delivery) -> HttpResponse:
-    run = start(caller, module, hooks.parameters_of(module, hook, delivery), Run.Surface.HOOK, place=lambda name: name,
+    run = start(caller, module, hooks.parameters_of(module, hook, delivery), Run.Surface.HOOK, place=lambda name: name or WHOLE,
                 user_id=hooks.user_of(hook, delivery))  # fmt: skip
     if hook.answer == "result" and _places.acquire(blocking=False):
         try:

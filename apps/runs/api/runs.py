@@ -211,7 +211,7 @@ class StartView(RunsView):
             module,
             body["parameters"],
             Run.Surface.RUNS,
-            place=lambda name: f"parameters.{name}",
+            place=lambda name: f"parameters.{name}" if name else "parameters",
             user_id=user_id,
             options=options_of(body),
         )

@@ -73,7 +73,7 @@ class StartSessionView(SessionsView):
                 remediation="Set its access so in its publishing settings, and publish it.",
             )
         run = start(self.caller, self.module, parameters, Run.Surface.SESSIONS,
-                    place=lambda name: f"/data/startParameters/{_escaped(name)}", user_id=self.user_id(named))  # fmt: skip
+                    place=_place, user_id=self.user_id(named))  # fmt: skip
         data = {"sessionId": run.session_id}
         return json_answer({"data": data, "links": links(self.module, run.session_id)}, 201)
 
@@ -91,9 +91,9 @@ def _given(body: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     return parameters or {}, None if named is None else clean_user_id(named, "/data/endUser")
 
 
-def _escaped(name: str) -> str:
+def _place(name: str) -> str:
     """A member's name in a JSON pointer (RFC 6901 section 3)."""
-    return name.replace("~", "~0").replace("/", "~1")
+    return f"/data/startParameters/{name.replace('~', '~0').replace('/', '~1')}".rstrip("/")
 
 
 @schema.session

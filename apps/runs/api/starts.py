@@ -13,7 +13,7 @@ from apps.workspaces.quota import take_call
 
 from .. import starting
 from ..models import Run
-from ..starting import Options
+from ..starting import WHOLE, Options
 
 NUL = "Must not have NUL characters."  # PostgreSQL's JSON takes none
 
@@ -30,7 +30,7 @@ def start(
 ) -> Run:
     """A new run of the module's published version.
 
-    ``place`` gives the name of a start parameter's fault in the surface's own spelling. Raises `InvalidInput`, `NotFound`,
+    ``place`` gives the name of a start parameter's fault in the surface's own spelling, of "" that of all of them. Raises `InvalidInput`, `NotFound`,
     and what `take_call` does.
     """
     take_call(caller)
@@ -42,7 +42,10 @@ def start(
     except InvalidInput as error:
         if not isinstance(error.details, dict):
             raise
-        error.details = {place(name): said for name, said in error.details.items()}
+        error.details = {
+            place("" if name == WHOLE and name not in parameters else name): said
+            for name, said in error.details.items()
+        }
         raise
 
 

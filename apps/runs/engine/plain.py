@@ -12,6 +12,7 @@ from uuid import UUID
 from apps.modules.definition import seconds_of
 
 LONGEST_MESSAGE = 10_000  # characters
+COMPACT = (",", ":")
 
 
 class NotPlain(ValueError):
@@ -24,9 +25,9 @@ def plain(value: Any) -> tuple[Any, int]:
     PostgreSQL keeps neither NUL nor half a surrogate pair in JSON: both become U+FFFD.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_known)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_known, separators=COMPACT)
         if "\\u0000" in text or _has_surrogates(text):
-            text = json.dumps(_clean(json.loads(text)), ensure_ascii=False)
+            text = json.dumps(_clean(json.loads(text)), ensure_ascii=False, separators=COMPACT)
         return json.loads(text), len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise NotPlain(f"This is no JSON value: {error}") from error
