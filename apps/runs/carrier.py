@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import Error, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
@@ -41,6 +41,7 @@ MOST_IDLE = 5  # turns without an event
 IDLE = timedelta(minutes=1)
 RECONNECT = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a write whose connection was lost
 LOST = (OperationalError, InterfaceError)
+T = TypeVar("T")
 INTERNAL = StepError("Something went wrong on our side.", type="infrastructure", code="internal-server-error")
 
 
@@ -160,6 +161,20 @@ def _tell_parent(run: Run, now: datetime) -> None:
         hints.hint(run.parent_id)
 
 
+def _again_if_lost(do: Callable[[], T]) -> T:
+    """Does once more what may be done twice, where the database is away for a moment: its steps go on meanwhile."""
+    for pause in RECONNECT:
+        try:
+            return do()
+        except LOST as error:
+            if connection.in_atomic_block:
+                raise
+            log.warning("the database failed while a run was carried; once more: %s", error)
+            connection.close()
+            time.sleep(pause)
+    return do()
+
+
 # -- Time ------------------------------------------------------------------------------------------------------------
 class _Stopwatch:
     """How long an attempt has worked: waits in place do not count, what earlier holders of the lease worked does."""
@@ -209,7 +224,7 @@ class _Carrier:
             self.machine.lost(timezone.now())
         while not self.machine.is_over:
             if self.must_look:
-                self.look()
+                _again_if_lost(self.look)
             commands = self.machine.advance(timezone.now())
             self.persist(commands)
             performs = [command for command in commands if isinstance(command, Perform)]
@@ -266,7 +281,7 @@ class _Carrier:
             self.machine.timed_out(now)
             self.forget_threads()
         if self.machine.waiting:
-            self.must_look = self.was_poked() or self.has_late_questions(now)
+            self.must_look = _again_if_lost(self.was_poked) or self.has_late_questions(now)
 
     def forget_threads(self) -> None:
         self.threads = Threads(self.threads.performing)
@@ -390,10 +405,12 @@ class _Carrier:
         self.run.events_count += len(self.pending)
 
     def _was_written(self) -> bool:
+        """Not by another, who has meanwhile come as far; of a run that ended here no lease is left."""
         row = Run.objects.filter(pk=self.run.pk).values("events_count", "lease_token", "status").first()
         if row is None:
             raise LeaseLost
-        mine = row["lease_token"] == self.run.lease_token or row["status"] == self.machine.status
+        ended = row["lease_token"] == "" and row["status"] == self.machine.status
+        mine = ended if self.machine.is_over else row["lease_token"] == self.run.lease_token
         return mine and row["events_count"] == self.run.events_count + len(self.pending)
 
     def _write(self, begun: list[Command], traces: dict[str, Any]) -> None:
@@ -497,6 +514,9 @@ class _Carrier:
     def give_back(self, wake: datetime | None) -> bool:
         """Ends the lease, unless somebody has poked the run since the last look."""
         checkpoint("before giving back")
+        return _again_if_lost(lambda: self._give_back(wake))
+
+    def _give_back(self, wake: datetime | None) -> bool:
         given = leases.mine(self.run).filter(pokes=self.pokes)
         worked = int(self.watch.seconds * 1000)
         if given.update(lease_token="", lease_until=None, wake_at=wake, worked_ms=worked):

@@ -289,7 +289,11 @@ def error_of(error: Failure, secrets: list[str]) -> StepError:
     if isinstance(error, errors.ProviderRefused):
         status = int(details.get("status") or 0)
         return StepError(
-            message, kind=str(status), final=400 <= status < 500 and status not in (408, 429), details=told
+            message,
+            kind=str(status),
+            final=400 <= status < 500 and status not in (408, 429),
+            details=told,
+            pause=error.retry_after or 0.0,
         )
     if isinstance(error, errors.TimedOut):
         return StepError(message, code="script-timeout", kind="timeout", details=told)
@@ -299,7 +303,7 @@ def error_of(error: Failure, secrets: list[str]) -> StepError:
         return StepError(message, type="auth", code="auth-check-failed", final=True, details=told)
     passing = isinstance(error, PASSING) and not isinstance(error, LASTING)
     kind = "network" if isinstance(error, errors.Unreachable) else str(error.status)
-    return StepError(message, kind=kind, final=not passing, details=told)
+    return StepError(message, kind=kind, final=not passing, details=told, pause=error.retry_after or 0.0)
 
 
 def _short(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -187,6 +187,14 @@ def test_a_retry_within_an_attempt_is_waited_for_in_place_where_it_is_short(
     error = failed(project, {"method": "POST", "url": f"{upstream.url}/500"}, retry=retry)
     assert upstream.count("/500") == 3
     assert error["details"]["attempts"][0]["number"] == 1
+
+
+def test_a_retry_waits_as_long_as_the_answer_asks_for(project: Project, upstream: Upstream) -> None:
+    tries = {"maximum_attempts": 2, "delay": "1s", "on": [429]}
+    url = f"{upstream.url}/status/429?retry-after=20"
+    run = carry(start(publish(project, [step("a", request={"url": url}, retry=tries)])))
+    waiting = event(run, "waiting", "a")
+    assert datetime.fromisoformat(waiting.data["until"]) - waiting.at == timedelta(seconds=20)
 
 
 def test_an_answer_that_is_too_large_fails_for_good(project: Project, upstream: Upstream) -> None:
@@ -610,6 +618,21 @@ def test_a_late_holder_writes_nothing_over_the_next_one(
     run = carry(run)
     assert (seen[1].status, run.status) == ("completed", "completed")
     assert told(run) == ["attempt", "started ask", "lost ask", "started ask", "ended ask", "completed"]
+
+
+def test_what_another_holder_wrote_is_not_taken_for_one_s_own(project: Project) -> None:
+    """The first one's connection is lost for longer than its lease; the second comes exactly as far in the meantime."""
+    run = start(publish(project, [step("a", request={"method": "POST", "url": "http://127.0.0.1:9/"})]))
+    claimed = leases.claim(run.pk)
+    assert claimed is not None
+    mine = carrier._Carrier(claimed, leases.Lease(claimed))
+    mine.machine.advance(timezone.now())
+    mine.pending = mine.machine.take_events()
+    written = {"status": "running", "events_count": len(mine.pending)}
+    Run.objects.filter(pk=run.pk).update(lease_token="another's", **written)
+    assert not mine._was_written()
+    Run.objects.filter(pk=run.pk).update(lease_token=claimed.lease_token)
+    assert mine._was_written()
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

@@ -53,6 +53,7 @@ class StepError:
     its author's; ``kind`` is what a step's ``retry.on`` is matched with: network, timeout, a status as text ("503"), or ""
     for everything else. ``final``: no further attempt would help. ``details`` is JSON for the integrator. ``step`` is the key
     of the step where it began.
+    ``pause``: seconds that whoever was called asks to be left alone (Retry-After); no event keeps it.
     """
 
     message: str
@@ -62,6 +63,7 @@ class StepError:
     final: bool = False
     details: Any = None
     step: str = ""
+    pause: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -287,7 +287,7 @@ class Machine(State):
         retry = node.step.retry
         if retry is None or node.failures + 1 >= retry.maximum_attempts or not _matches(retry, error.kind):
             return None
-        delay = min(retry.delay * retry.factor**node.failures, retry.max_delay)
+        delay = min(max(retry.delay * retry.factor**node.failures, error.pause), retry.max_delay)
         return now + timedelta(seconds=delay)
 
     # -- Ending an attempt -------------------------------------------------------------------------------------------
