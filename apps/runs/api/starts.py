@@ -30,8 +30,8 @@ def start(
 ) -> Run:
     """A new run of the module's published version.
 
-    ``place`` gives the name of a start parameter's fault in the surface's own spelling, of "" that of all of them. Raises `InvalidInput`, `NotFound`,
-    and what `take_call` does.
+    ``place`` gives the name of a start parameter's fault in the surface's own spelling, of "" that of all of them. Raises
+    `InvalidInput`, `NotFound`, and what `take_call` does.
     """
     take_call(caller)
     faults = {place(name): [NUL] for name, value in parameters.items() if has_nul([name, value])}
