@@ -36,7 +36,6 @@ MOST_LITERAL = 1_000_000  # characters of a text that holds expressions
 CACHED_UP_TO = 8_192  # characters: longer texts with expressions are compiled each time
 MARKS = ("{{", "{%", "{#")
 MENTION = re.compile(r"@\[([^\[\]\r\n]{1,200})\]")
-PRINTED = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 
 Code = Callable[[Work], Any]
 
@@ -150,11 +149,21 @@ def resolve_mentions(text: str, names: Mapping[str, str]) -> str:
     """
     if unknown := unknown_mentions(text, names):
         raise ExpressionError(f"There is no start parameter named {', '.join(unknown)}.")
-    pieces = PRINTED.split(text)
-    for number, piece in enumerate(pieces):
-        form = "start.{}" if number % 2 else "{{{{ start.{} }}}}"
-        pieces[number] = MENTION.sub(lambda match, form=form: form.format(names[match[1].strip()]), piece)
-    return "".join(pieces)
+    found: list[str] = []
+    for piece, is_inside in _pieces(text):
+        form = "start.{}" if is_inside else "{{{{ start.{} }}}}"
+        found.append(MENTION.sub(lambda match, form=form: form.format(names[match[1].strip()]), piece))
+    return "".join(found)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """The text in pieces, each with whether it is a ``{{ … }}``. Each character is looked at once, whatever is not closed."""
+    at = 0
+    while (begin := text.find("{{", at)) >= 0 and (end := text.find("}}", begin + 2)) >= 0:
+        yield text[at:begin], False
+        yield text[begin : end + 2], True
+        at = end + 2
+    yield text[at:], False
 
 
 def unknown_mentions(text: str, names: Mapping[str, str]) -> list[str]:

@@ -68,7 +68,8 @@ def check(
     for path, line, message in document.faults:
         faults.add(path, message, line)
     try:
-        definition = _check_data(document.data, project, siblings or {}, faults)
+        with form.bounded_hints():
+            definition = _check_data(document.data, project, siblings or {}, faults)
     except _Enough:
         definition = None
     found = faults.sorted()

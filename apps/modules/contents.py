@@ -21,12 +21,11 @@ from .format import Place, Report, did_you_mean
 from .order import Written
 from .parameters import Wrong, convert
 
-# Whose keys these are, beside id, title, when and on_error, which are everybody's.
+# Whose keys these are, beside those that are everybody's.
 PERFORMED = ("tool", "request", "code")
 OWNERS: dict[str, tuple[str, ...]] = {
     "retry": (*PERFORMED, "run"),
     "timeout": PERFORMED,
-    "on_lost": PERFORMED,
     "connection": ("tool",),
     "with": ("tool", "run", "code"),
     "then": ("condition",),
@@ -282,13 +281,13 @@ def _check_request(value: Any, path: Place, report: Report) -> None:
             report((*path, "headers", name), "A header's value has no line breaks and control characters.")
     accept = value.get("accept")
     for index, status in enumerate(accept if isinstance(accept, list) else []):
-        if type(status) is int and not 400 <= status <= 599:
-            report((*path, "accept", index), "accept lists statuses from 400 to 599: others are no failure.")
+        if type(status) is int and not 100 <= status <= 599:
+            report((*path, "accept", index), "A status is from 100 to 599.")
 
 
 def _may_be_url(text: str) -> bool:
     if expressions.has_expression(text):
-        return text.startswith(("http://", "https://", "{{"))
+        return text.lower().startswith(("http://", "https://", "{{"))
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s\x00-\x1f]", text)
@@ -331,11 +330,6 @@ def _check_asked(value: dict[str, Any], path: Place, report: Report) -> None:
     for person, place in _people(value.get("assignees")):
         if not (expressions.has_expression(person) or "@" in person or re.match(r"(?:group|user):.", person)):
             report((*path, "assignees", *place), "Must be an e-mail address, group:<name> or user:<end user's id>.")
-    deadline, remind = _seconds(value.get("deadline")), _seconds(value.get("remind"))
-    if value.get("deadline") is None and value.get("on_deadline") is not None:
-        report((*path, "on_deadline"), "There is no deadline.")
-    if deadline is not None and remind is not None and remind >= deadline:
-        report((*path, "remind"), "Comes no earlier than the deadline.")
 
 
 def _people(assignees: Any) -> list[tuple[str, Place]]:

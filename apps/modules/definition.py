@@ -26,8 +26,8 @@ KINDS = ("tool", "request", "form", "approve", "condition", "switch", "for_each"
 WAITING_KINDS = frozenset({"form", "approve", "wait", "run"})
 RESERVED_LAST_SEGMENTS = frozenset({"publish", "unpublish", "check", "rollback", "rotate-key", "versions"})
 NAME_PATTERN = r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$"
-DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d|w)")
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d|w|)")
+SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 366 * 86400.0  # seconds: what is waited for longer than a year is a mistake
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # idempotent: RFC 9110 section 9.2.2
 
@@ -42,13 +42,13 @@ def seconds_of(value: Any) -> float:
             raise ValueError("a duration is like 30s, 5m, 2h, 1d, or a number of seconds")
         found = float(match[1]) * SECONDS[match[2]]
     if not 0 <= found <= LONGEST:
-        raise ValueError("a duration is at most 366 days")
+        raise ValueError("a duration is from 0 to 366 days")
     return found
 
 
 Duration = Annotated[float, BeforeValidator(seconds_of, json_schema_input_type=str | float)]
-Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-ApiName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
+ApiName = Id
 ModuleName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=150)]
 Text = Annotated[str, Field(max_length=100_000)]
 Json = Any

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, get_args
@@ -21,10 +23,11 @@ Loc = tuple[int | str, ...]
 Models = list[type[BaseModel]]
 
 MOST_FOUND = 1000  # faults that are looked for: whoever wrote more mends these first
+MOST_COMPARED = 20_000  # names that one check compares with what was written, for its hints: about half a second
+_left_to_compare: ContextVar[int | None] = ContextVar("left_to_compare", default=None)
 
 PATTERNS = {
     NAME_PATTERN: "Must be made of a-z, 0-9, _ and -, with / for folders.",
-    r"^[a-z][a-z0-9_]*$": "Must be made of a-z, 0-9 and _, and begin with a letter.",
     r"^[A-Za-z][A-Za-z0-9_]*$": "Must be made of letters, digits and _, and begin with a letter.",
 }
 # How an error of a type, or of a branch of a union, names what it wanted.
@@ -62,8 +65,24 @@ def find_faults(data: Any) -> tuple[Definition | None, list[tuple[Place, str]]]:
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """`` Did you mean <the nearest>?``, or nothing."""
-    near = get_close_matches(word, list(known), 1, 0.6) if isinstance(word, str) and len(word) <= 100 else []
+    names = list(known)
+    left = _left_to_compare.get()
+    if not isinstance(word, str) or len(word) > 100 or (left is not None and left < len(names)):
+        return ""
+    if left is not None:
+        _left_to_compare.set(left - len(names))
+    near = get_close_matches(word, names, 1, 0.6)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+@contextmanager
+def bounded_hints() -> Iterator[None]:
+    """Inside of it `did_you_mean` gives nothing any more once it has compared `MOST_COMPARED` names."""
+    token = _left_to_compare.set(MOST_COMPARED)
+    try:
+        yield
+    finally:
+        _left_to_compare.reset(token)
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:

@@ -152,7 +152,7 @@ class Names:
 
     def _check_item_name(self, step: Written, loops: dict[str, Written]) -> None:
         name, path = item_name(step), (*step.path, "as")
-        if name in ROOTS or name in WORDS:
+        if name in ROOTS or name.lower() in WORDS:
             self.report(path, f"{name} means something else in expressions: choose another name.")
         elif name in loops:
             self.report(path, f"{name} is the item of {loops[name].id} already: choose another name.")

@@ -269,9 +269,16 @@ def test_mentions_become_expressions_and_unknown_ones_are_reported() -> None:
     text = "Hi @[Employee Name], {{ @[Größe] | lower }}"
     assert resolve_mentions(text, names) == "Hi {{ start.employee_name }}, {{ start.size | lower }}"
     assert resolve_mentions("nobody@example.com [x]", names) == "nobody@example.com [x]"
+    assert resolve_mentions("{{ 1 }} @[Größe] {{ @[Größe]", names) == "{{ 1 }} {{ start.size }} {{ {{ start.size }}"
     assert unknown_mentions("@[A] @[B] @[A] @[Größe]", names) == ["A", "B"]
     with pytest.raises(ExpressionError, match="A, B"):
         resolve_mentions("@[A] @[B]", names)
+
+
+def test_mentions_among_brackets_that_are_never_closed_are_resolved_in_linear_time() -> None:
+    begin = time.process_time()
+    resolve_mentions("@[A] {{" * 100_000, {"A": "a"})
+    assert time.process_time() - begin < 5
 
 
 # -- Filters -----------------------------------------------------------------------------------------------------------
