@@ -98,7 +98,16 @@
   function rowHeight() { return parseFloat(getComputedStyle(text).lineHeight) || 20; }
 
   // -- Asking the server -------------------------------------------------------------------------------------------
+  function isTooLarge() { return new Blob([text.value]).size > 1024 * 1024; }
+
+  function tellTooLarge() {
+    asked += 1;
+    faults = [{ path: "", message: "A definition has at most 1 MB." }];
+    drawFaults();
+  }
+
   function ask(apply) {
+    if (isTooLarge()) { tellTooLarge(); return Promise.resolve(); }
     var number = (asked += 1);
     var before = text.value;
     var body = new FormData(form);
@@ -433,7 +442,12 @@
   }
 
   // -- Leaving -----------------------------------------------------------------------------------------------------
-  form.addEventListener("submit", function () { leaving = true; });
+  form.addEventListener("submit", function (event) {
+    leaving = !isTooLarge();
+    if (leaving) return;
+    event.preventDefault();
+    tellTooLarge();
+  });
   window.addEventListener("beforeunload", function (event) {
     if (!leaving && text.value !== saved) event.preventDefault();
   });

@@ -208,6 +208,18 @@ def test_the_keys_of_an_editor_work_and_nobody_is_caught_in_it(page: Page, edito
     expect(page.get_by_text("The draft is saved.")).to_be_visible()
 
 
+def test_a_text_up_to_the_limit_is_saved_and_one_beyond_it_is_told(page: Page, editor: Locator) -> None:
+    line = f"# {'ありがとう' * 120}\n"
+    long = editor.input_value() + line * 500  # 0.9 MB, of which a form's other encoding would make 2.7 MB
+    editor.fill(long)
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_text("The draft is saved.")).to_be_visible(timeout=20000)
+    editor.fill(long + line * 400)
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.locator("#editor-status")).to_contain_text("A definition has at most 1 MB.")
+    assert editor.input_value() == long + line * 400
+
+
 def test_the_editor_works_where_its_script_does_not_come(context: BrowserContext, editor: Locator) -> None:
     page = context.new_page()
     page.route("**/module-editor*.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
