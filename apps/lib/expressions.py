@@ -149,11 +149,13 @@ def resolve_mentions(text: str, names: Mapping[str, str]) -> str:
     """
     if unknown := unknown_mentions(text, names):
         raise ExpressionError(f"There is no start parameter named {', '.join(unknown)}.")
-    found: list[str] = []
-    for piece, is_inside in _pieces(text):
-        form = "start.{}" if is_inside else "{{{{ start.{} }}}}"
-        found.append(MENTION.sub(lambda match, form=form: form.format(names[match[1].strip()]), piece))
-    return "".join(found)
+    outside = {name: f"{{{{ start.{api_name} }}}}" for name, api_name in names.items()}
+    inside = {name: f"start.{api_name}" for name, api_name in names.items()}
+    return "".join(_with_mentions(piece, inside if is_inside else outside) for piece, is_inside in _pieces(text))
+
+
+def _with_mentions(text: str, meant: Mapping[str, str]) -> str:
+    return MENTION.sub(lambda match: meant[match[1].strip()], text)
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
