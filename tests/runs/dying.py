@@ -109,7 +109,11 @@ def kills(ledger: str, upstream: str, folder: Path) -> Any:
     lab.publish(cast.project, inner(ledger), name="inner")
     every = lab.publish(cast.project, every_kind(ledger), result="done")
     strict = lab.publish(cast.project, [{**inner(ledger)[0], "on_lost": "fail"}], name="strict", result="done")
-    return {"every": _until_it_lives(every, folder), "strict": _until_it_lives(strict, folder)}
+    failing = lab.publish(cast.project, [{"id": "stop", "fail": {"message": "No"}}], name="failing")
+    return {
+        name: _until_it_lives(module, folder)
+        for name, module in (("every", every), ("strict", strict), ("failing", failing))
+    }
 
 
 def _until_it_lives(module: Any, folder: Path) -> list[dict[str, Any]]:

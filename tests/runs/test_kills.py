@@ -95,6 +95,10 @@ def test_a_worker_killed_at_any_point_ends_no_run_twice_and_repeats_nothing_unsa
         (child,) = row["children"]
         assert (child["status"], child["ends"], child["numbers_are_whole"]) == ("completed", 1, True)
         assert requests.get(f"{child['run']} child", 0) <= 1
+    assert len(found["failing"]) > 3
+    for row in found["failing"]:
+        assert (row["status"], row["error"], row["ends"]) == ("fatal_errored", "script-execution-exception", 1), row
+        assert (row["numbers_are_whole"], row["lease"]) == (True, "")
     for row in found["strict"]:
         assert (row["ends"], row["numbers_are_whole"], row["lease"]) == (1, True, "")
         done = requests.get(f"{row['run']} child", 0)
