@@ -189,7 +189,7 @@ class Call:
         connection = self.connection
         assert connection is not None, "use() comes first"
         credentials = fresh_credentials(connection)
-        self.secrets = access.secrets_of(scheme, credentials)
+        self.secrets = [*self.secrets, *access.secrets_of(scheme, credentials)]
         version = connection.version
         answer = attempt(credentials)
         if not is_refused(answer) or not is_refreshable(connection, credentials):

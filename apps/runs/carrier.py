@@ -379,7 +379,7 @@ class _Carrier:
         begun: list[Command] = [command for command in commands if not isinstance(command, Perform)]
         if not self.pending and not self.used:
             return
-        traces = {command.key: _trace_of(command) for command in commands} if self.run.save_trace else {}
+        traces = {command.key: _trace_of(self.run, command) for command in commands} if self.run.save_trace else {}
         checkpoint("before persisting")
         self._write_again_if_lost(begun, traces)
         # What was sent before a step began to wait for it.
@@ -544,11 +544,11 @@ class _Carrier:
             starting.cancel_children([self.run.pk])
 
 
-def _trace_of(command: Command) -> Any:
+def _trace_of(run: Run, command: Command) -> Any:
     if isinstance(command, Perform):
-        return {"inputs": performing.shown(command.inputs)}
+        return {"inputs": performing.shown(command.inputs, run)}
     if isinstance(command, RunModule):
-        return {"inputs": performing.shown(command.parameters)}
+        return {"inputs": performing.shown(command.parameters, run)}
     return None
 
 

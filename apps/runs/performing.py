@@ -51,8 +51,8 @@ LASTING = (errors.AddressRefused, errors.AnswerTooLarge)
 class _Trace:
     """The calls of one step. ``secrets`` are masked wherever they turn up."""
 
-    def __init__(self, command: Perform) -> None:
-        self.secrets = secrets_in(command.inputs)
+    def __init__(self, run: Run, command: Perform) -> None:
+        self.secrets = [*secrets_in(command.inputs), *secrets_in(run.parameters)]
         self.calls: list[dict[str, Any]] = []
 
     def add(self, call: Call, at: datetime, started: float, error: Failure | None) -> None:
@@ -75,7 +75,7 @@ class _Trace:
 
 def perform(run: Run, command: Perform, seconds: float = 600.0) -> tuple[Any, Any]:
     """The step's output, or a `StepError`; and its trace. Everything it sends ends within ``seconds``. Never raises."""
-    trace = _Trace(command)
+    trace = _Trace(run, command)
     try:
         proxy = run.unseal("proxy")
         trace.secrets += _passwords(proxy)
@@ -102,9 +102,12 @@ def _admitted(run: Run, command: Perform, trace: _Trace, give_up: float) -> Any:
             time.sleep(pause)
 
 
-def shown(value: Any) -> Any:
-    """What a step is performed with, for people."""
-    return redact(value, secrets_in(value))
+def shown(value: Any, run: Run) -> Any:
+    """What a step is performed with, for people: secrets of its own are left out, and those that the run was given."""
+    secrets = [*secrets_in(value), *secrets_in(run.parameters)]
+    if isinstance(value, dict) and isinstance(value.get("url"), str):
+        value = {**value, "url": masked_url(value["url"], secrets)}
+    return redact(value, secrets)
 
 
 # -- Tools -----------------------------------------------------------------------------------------------------------
@@ -119,6 +122,7 @@ def _tool(run: Run, command: Perform, trace: _Trace) -> Any:
     at, started = timezone.now(), time.monotonic()
     error: Failure | None = None
     call = Call(caller_of(run), Execution.Surface.RUN, name=inputs["name"], user_id=user_id, params=inputs["params"])
+    call.secrets = trace.secrets
     try:
         with call:
             return services.carry_out(call, inputs["name"], inputs["params"], connection_id).data
@@ -145,7 +149,7 @@ def _whose(run: Run, named: str) -> tuple[str | None, str | None]:
 def _request(run: Run, command: Perform, trace: _Trace) -> Any:
     request = _built(command)
     call = Call(caller_of(run), Execution.Surface.RUN, name="request", user_id=run.user_id or None)
-    call.params, call.secrets = shown(command.inputs), trace.secrets
+    call.params, call.secrets = shown(command.inputs, run), trace.secrets
     at, started = timezone.now(), time.monotonic()
     error: Failure | None = None
     try:
@@ -316,11 +320,22 @@ def secrets_in(value: Any) -> list[str]:
     """Texts that stand under a secret's name."""
     if isinstance(value, dict):
         named = [text for name, member in value.items() if is_secret_name(str(name)) for text in secret_values(member)]
+        named += _in_url(value.get("url"))
         words = [text.partition(" ")[2] for text in named]  # of "Bearer abc" the second stands alone, too
         return [*named, *filter(None, words), *(text for member in value.values() for text in secrets_in(member))]
     if isinstance(value, list):
         return [text for item in value for text in secrets_in(item)]
     return []
+
+
+def _in_url(url: Any) -> list[str]:
+    """The password of a URL, and what stands in its query under a secret's name."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+    except ValueError:
+        return []
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    return [*filter(None, [parts.password]), *(value for name, value in pairs if value and is_secret_name(name))]
 
 
 def _passwords(proxy: str | None) -> list[str]:
@@ -329,7 +344,10 @@ def _passwords(proxy: str | None) -> list[str]:
 
 
 def masked_url(url: str, secrets: list[str]) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return clip(redact_text(url, secrets), 2000)
     pairs = [
         (name, MASK if is_secret_name(name) else value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)

@@ -1,13 +1,14 @@
 """The trace of a run: what its events tell people, as one tree of attempts, steps and calls.
 
-The same tree is the API's answer and what the admin draws. Secrets are taken out by name once more (by value they never come
-in), long values are cut, and a run of any length gives a trace of bounded size, with a note of what it leaves out.
+The same tree is the API's answer and what the admin draws. Secrets are taken out once more: by name, and by value those that
+the run was given and that its steps gave. Long values are cut, and a run of any length gives a trace of bounded size, with a
+note of what it leaves out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,10 +20,13 @@ from apps.modules.definition import Definition, Step
 
 from .engine import events
 from .models import HumanTask, Run, RunEvent
+from .performing import secrets_in
 
 MAX_STEPS = 5000  # executions of steps that a trace tells of
 MAX_VALUE = 20_000  # characters of one value, as JSON
 MAX_VALUES = 8_000_000  # characters of all values together
+MAX_SECRETS = 200  # values that are looked for in all others
+MIN_SECRET = 8  # characters of one that a step gave: shorter ones would mask words
 CHUNK = 250  # events read at a time: each may bring bodies along
 CHUNK_WITHOUT_VALUES = 5000
 BLOCKS = frozenset({"condition", "switch", "for_each"})
@@ -189,6 +193,7 @@ class _Builder:
         self.step_count = 0
         self.left = MAX_VALUES if run.save_trace else 0
         self.specs, self.places = _shape(run)
+        self.secrets = secrets_in(run.parameters) if run.save_trace else []
         self.tasks = _tasks(run)
         self.children = _children(run)
 
@@ -236,6 +241,7 @@ class _Builder:
         if step.status == "continued" and event.kind in {events.STARTED, events.WAITING}:
             step.started = None
         step.end_wait(event.at)
+        self._learn(event.data.get("output"))
         self._values(step, event.trace)
         handler = getattr(self, f"_on_{event.kind}", None)
         if handler is not None:
@@ -350,20 +356,26 @@ class _Builder:
             step.facts |= {"error": self._error(events.LOST_WORKER.as_json()), "then": then}
 
     # Values.
+    def _learn(self, output: Any) -> None:
+        """A step's output may give a secret, a token for instance, which others then show under any name."""
+        if self.takes_values and len(self.secrets) < MAX_SECRETS:
+            new = [text for text in secrets_in(output) if len(text) >= MIN_SECRET and text not in self.secrets]
+            self.secrets += new[: MAX_SECRETS - len(self.secrets)]
+
     def _values(self, step: _Step, trace: Any) -> None:
         if not isinstance(trace, dict):
             return
         if "inputs" in trace:
             self._value(step, "inputs", trace["inputs"])
         for call in trace.get("calls") or ():
-            shown = self._spend(without_secrets(call))
+            shown = self._spend(without_secrets(call, self.secrets))
             if shown is not None:
                 step.calls.append(shown)
 
     def _value(self, step: _Step, name: str, value: Any) -> None:
         if not self.takes_values:
             return
-        shown, cut = shortened(without_secrets(value))
+        shown, cut = shortened(without_secrets(value, self.secrets))
         shown = self._spend(shown)
         if self.takes_values:
             step.facts[name] = shown
@@ -382,7 +394,7 @@ class _Builder:
     def _error(self, error: Any) -> Any:
         if not isinstance(error, dict):
             return None
-        return {**error, "details": shortened(without_secrets(error.get("details")))[0]}
+        return {**error, "details": shortened(without_secrets(error.get("details"), self.secrets))[0]}
 
     def as_json(self) -> dict[str, Any]:
         run = self.run
@@ -453,9 +465,9 @@ def _children(run: Run) -> dict[str, list[str]]:
 
 
 # -- Values ----------------------------------------------------------------------------------------------------------
-def without_secrets(value: Any) -> Any:
-    """A copy without members that have a secret's name, those inside of a body's text too."""
-    return _bodies(redact(value))
+def without_secrets(value: Any, secrets: Iterable[str] = ()) -> Any:
+    """A copy without members that have a secret's name, those inside of a body's text too, and without these values."""
+    return _bodies(redact(value, secrets))
 
 
 def _bodies(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from apps.runs.calls import Call
 from apps.runs.human import Person
 from apps.runs.journal import journal
 from apps.runs.models import Execution, HumanTask, Run, RunEvent, RunSignal
+from apps.runs.trace import trace_of
 from apps.workspaces.models import Project
 from tests.api.shop import Shop
 from tests.cast import Cast
@@ -250,6 +252,28 @@ def test_no_secret_of_a_request_is_kept_in_its_trace_or_in_the_log(project: Proj
     row = Execution.objects.get()
     assert (row.surface, row.tool, row.toolkit, row.caller) == ("run", "request", "", f"run:{run.pk}")
     assert secret not in "".join([row.url, row.request, row.response, row.message])
+
+
+def test_a_secret_is_masked_wherever_it_turns_up_in_a_trace_and_in_the_log(
+    project: Project, upstream: Upstream
+) -> None:
+    """One of an address, one that the run was given, one that a step's answer gave; none of them under its own name alone."""
+    parameters = [{"name": "P", "api_name": "password", "type": "text"}]
+    url = upstream.url.replace("http://", "http://me:pw-of-address@")
+    body = {"name": "{{ start.password }}", "access_token": "made-by-answer", "again": "made-by-{{ 'answer' }}"}
+    steps = [
+        step("query", request={"url": f"{upstream.url}/echo?api_key=key-of-query"}),
+        step("login", request={"method": "POST", "url": f"{upstream.url}/echo", "json": body}),
+        step("use", set={"header": "{{ steps.login.output.body.json.access_token }}", "p": "{{ start.password }}"}),
+        step("named", request={"url": f"{url}/echo"}, on_error="continue"),
+    ]
+    run = carry(start(publish(project, steps, start_parameters=parameters), {"password": "given-to-the-run"}))
+    assert (run.status, run.error) == ("completed", None)
+    journal.flush()
+    rows = [[row.url, row.request, row.response] for row in Execution.objects.all()]
+    for secret in ("key-of-query", "given-to-the-run", "made-by-answer", "pw-of-address"):
+        assert secret not in json.dumps(trace_of(run)), secret
+        assert secret not in json.dumps(rows), secret
 
 
 def test_the_trace_of_a_step_has_its_inputs_and_its_calls(project: Project, upstream: Upstream) -> None:
