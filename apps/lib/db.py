@@ -73,32 +73,16 @@ def _fetch_again_if_lost(sql: str, values: list[Any]) -> Any:
 
 
 def _fetch(sql: str, values: list[Any]) -> Any:
-    """One row. On PostgreSQL by a prepared statement: planning these joins takes ten times as long as running them.
-
-    Behind a pooler that does not carry prepared statements (PgBouncer in transaction mode before 1.21) the first one that
-    is lost turns them off for this process, and the query is sent plainly. Django's debug cursors count plain ones.
-    """
-    global _prepare
-    if _prepare and connection.vendor == "postgresql" and not connection.queries_logged:
-        connection.ensure_connection()
-        try:
-            with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-                return cursor.execute(sql, values, prepare=True).fetchone()
-        except (ProgrammingError, OperationalError) as error:
-            if getattr(error.__cause__, "sqlstate", None) not in LOST or connection.in_atomic_block:
-                raise
-            log.warning("prepared statements do not last on this database connection; going on without: %s", error)
-            _prepare = False
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        return cursor.fetchone()
+    return next(iter(execute(sql, values)), None)
 
 
 def execute(sql: str, values: list[Any]) -> list[Any]:
-    """Rows of a statement with RETURNING that is the same text each time; planned once a connection on PostgreSQL.
+    """Rows of a statement that is the same text each time, as a SELECT or by RETURNING.
 
-    For the few writes of a hot path whose SQL the ORM would write anew each time, which costs more than running it. Times
-    among the values are given by `moment`.
+    On PostgreSQL it is a prepared one: planning joins takes ten times as long as running them, and writing SQL anew by the ORM
+    costs a hot path more than running it. Times among the values are given by `moment`. Behind a pooler that does not carry
+    prepared statements (PgBouncer in transaction mode before 1.21) the first one that is lost turns them off for this process,
+    and it is sent plainly. Django's debug cursors count plain ones.
     """
     global _prepare
     if _prepare and connection.vendor == "postgresql" and not connection.queries_logged:

@@ -29,6 +29,7 @@ from .checks import Fault
 from .definition import NAME_PATTERN, RESERVED_LAST_SEGMENTS, Definition
 from .documents import as_yaml, refusal
 from .models import Group, Module, ModuleKey, ModuleVersion
+from .source import UNSTORABLE
 
 LONGEST_NAME = 150
 LONGEST_NOTE = 500
@@ -36,8 +37,6 @@ LONGEST_GROUP_NAME = 60
 MOST_MEMBERS = 1000
 LONGEST_OVERLAP = 30 * 86_400  # seconds
 LONGEST_SECRET = 500  # characters
-# What no text of the database takes.
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,8 @@ def with_name(source: str, name: str) -> tuple[str, int | None]:
         lines[at], put = f'{begin}{brace}"name": "{name}"{comma}{rest.lstrip() if data else rest}', None
     else:
         indent = first[: len(first) - len(first.lstrip(" "))]
-        lines.insert(at, f"{indent}name: {name}\n")
+        is_text = checks.read(f"name: {name}") == ({"name": name}, [])  # and no number, null or mark of a list
+        lines.insert(at, f"{indent}name: {name}\n" if is_text else f'{indent}name: "{name}"\n')
         put = at + 1
     found = "".join(lines)
     again, faults = checks.read(found)
