@@ -91,6 +91,11 @@ def test_a_definition_without_a_name_gets_the_paths(cast: Cast, source: str) -> 
     assert services.examine(cast.project, "a/b", module.source)[2] == []
 
 
+@pytest.mark.parametrize("name", ["1", "007", "-", "--", "-x", "null", "true", "1e5", "0x1f", "y", "_", "2026-01-31"])
+def test_a_name_that_yaml_reads_as_something_else_is_a_name_too(cast: Cast, name: str) -> None:
+    assert put(cast.project, "steps: [{id: a, set: {n: 1}}]", name).draft["name"] == name
+
+
 def test_a_name_that_differs_from_the_paths_is_a_fault_with_its_line(cast: Cast) -> None:
     with pytest.raises(InvalidInput) as refused:
         put(cast.project, "title: x\nname: other\n" + SOURCE.split("\n", 2)[2])
