@@ -281,7 +281,8 @@ class _Carrier:
             self.machine.timed_out(now)
             self.forget_threads()
         if self.machine.waiting:
-            self.must_look = _again_if_lost(self.was_poked) or self.has_late_questions(now)
+            was_poked = _again_if_lost(self.was_poked)
+            self.must_look = self.must_look or was_poked or self.has_late_questions(now)
 
     def forget_threads(self) -> None:
         self.threads = Threads(self.threads.performing)

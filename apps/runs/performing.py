@@ -348,11 +348,11 @@ def masked_url(url: str, secrets: list[str]) -> str:
         parts = urlsplit(url)
     except ValueError:
         return clip(redact_text(url, secrets), 2000)
-    pairs = [
-        (name, MASK if is_secret_name(name) else value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-    ]
-    query = urlencode(pairs, safe="*", quote_via=quote)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = parts.query
+    if any(is_secret_name(name) for name, _ in pairs):
+        masked = [(name, MASK if is_secret_name(name) else value) for name, value in pairs]
+        query = urlencode(masked, safe="*", quote_via=quote)
     return clip(redact_text(urlunsplit(parts._replace(query=query)), secrets), 2000)
 
 

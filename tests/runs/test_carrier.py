@@ -715,3 +715,14 @@ def test_a_step_that_our_own_code_stumbles_over_fails(
     monkeypatch.setitem(performing.KINDS, "request", lambda *given: 1 / 0)
     error = failed(project, {"url": f"{upstream.url}/echo"})
     assert (error["type"], error["code"]) == ("infrastructure", "internal-server-error")
+
+
+def test_an_event_sent_before_its_step_is_used_though_others_are_performed_beside_it(
+    project: Project, upstream: Upstream
+) -> None:
+    send = step("send", request={"url": f"{upstream.url}/echo"})
+    which = step("which", condition="{{ i == 1 }}", then=[step("paid", wait={"event": "paid"})], **{"else": [send]})
+    each = step("each", for_each=[1, 2], parallel=2, do=[which], **{"as": "i"})
+    run = start(publish(project, [each]))
+    assert starting.signal(run, "paid", {"n": 1}, ACTOR)
+    assert carry(run).status == "completed"

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from django.db import Error, connection
+from django.db import Error, OperationalError, connection
 from django.utils import timezone
 
-from apps.runs import carrier
+from apps.runs import carrier, starting
 from apps.runs.models import Run
 from tests.cast import Cast
 from tests.peers.ledger import Ledger
@@ -158,3 +158,37 @@ def test_a_database_connection_that_is_dropped_loses_no_run(
     assert (run.status, run.error) == ("completed", None)
     assert lab.told(run).count("completed") == 1
     assert upstream.count("/echo") == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["look", "was_poked", "_give_back"])
+def test_a_database_that_is_away_while_it_is_read_costs_no_lease(
+    cast: Cast, upstream: Upstream, settings: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Steps that are being performed would count as lost with their worker, and fail."""
+    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
+    upstream.reset()
+    url = f"{upstream.url}/echo"
+    inner = [
+        {"id": "which", "condition": "{{ i == 1 }}", "then": [{"id": "ask", "wait": {"event": "go"}}],
+         "else": [{"id": "send", "request": {"method": "POST", "url": url}}]},
+    ]  # fmt: skip
+    each = {"id": "each", "for_each": [1, 2], "as": "i", "parallel": 2, "do": inner}
+    run = lab.start(lab.publish(cast.project, [each]))
+    real, failed = getattr(carrier._Carrier, what), []
+
+    def fail_once(self: Any, *args: Any) -> Any:
+        if not failed:
+            failed.append(what)
+            raise OperationalError("the connection is lost")
+        return real(self, *args)
+
+    monkeypatch.setattr(carrier._Carrier, what, fail_once)
+    carrier.carry(run.pk)
+    assert failed
+    row = lab.fresh(run)
+    assert (row.lease_token, row.status) == ("", "running")
+    assert starting.signal(run, "go", {}, lab.ACTOR)
+    carrier.carry(run.pk)
+    assert lab.fresh(run).status == "completed"
+    assert upstream.count("/echo") == 1
