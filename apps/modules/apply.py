@@ -30,6 +30,7 @@ from apps.workspaces.models import ApiKey, Plan, Project, User, Workspace
 from . import bundle, services
 from .bundle import Item
 from .documents import dump
+from .format import parts_of
 from .models import Group
 from .source import Document, SourceError, read_document
 
@@ -146,7 +147,7 @@ def load(path: Path) -> Wanted:
         file = ProjectFile.model_validate(data)
     except ValidationError as error:
         raise Faults(faults + list(_sentences(path, document, error))) from None
-    items = [item for index, part in enumerate(file.modules) for item in _item(path, index, part, faults)]
+    items = [item for index, part in enumerate(file.modules) for item in _item(path, index, part, document, faults)]
     faults += _twice(path, file, items)
     if faults:
         raise Faults(faults)
@@ -207,17 +208,20 @@ def _variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
-def _item(path: Path, index: int, part: ModulePart, faults: list[str]) -> Iterator[Item]:
+def _item(path: Path, index: int, part: ModulePart, document: Document, faults: list[str]) -> Iterator[Item]:
     """What is to be put of one entry of ``modules``."""
+
+    def line_of(inner: str) -> int:
+        return document.lines.at(["modules", index, "definition", *parts_of(inner)])
+
     place = f"{path}: modules[{index}]"
     if (part.file is None) == (part.definition is None):
         faults.append(f"{place}: Give either file or definition.")
         return
     if part.definition is not None:
-        source, where = dump(part.definition), place
+        source = dump(part.definition)
     else:
         file = path.parent / str(part.file)
-        where = str(file)
         try:
             source = bundle.read_file(file)
         except OSError as error:
@@ -230,7 +234,10 @@ def _item(path: Path, index: int, part: ModulePart, faults: list[str]) -> Iterat
     if not name:
         faults.append(f"{place}: The definition has no name.")
         return
-    yield Item(name, source, where, part.publish, part.note)
+    if part.file is not None:
+        yield Item(name, source, str(file), part.publish, part.note)
+    else:
+        yield Item(name, source, str(path), part.publish, part.note, f"modules[{index}].definition", line_of)
 
 
 def _twice(path: Path, file: ProjectFile, items: list[Item]) -> Iterator[str]:

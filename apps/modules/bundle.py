@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -22,13 +22,18 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True)
 class Item:
-    """One module to be put: ``where`` names its file to people."""
+    """One module to be put: ``where`` names its file to people.
+
+    ``inside`` is the path in that file of a definition that stands in it, and ``line_of`` gives the lines there.
+    """
 
     name: str
     source: str
     where: str
     publish: bool = True
     note: str = ""
+    inside: str = ""
+    line_of: Callable[[str], int] | None = None
 
 
 @dataclass
@@ -86,9 +91,10 @@ def _sentences(item: Item, failure: Failure) -> Iterator[str]:
         yield f"{item.where}: {failure.text}"
         return
     for fault in faults:
-        line = f":{fault['line']}" if "line" in fault else ""
-        path = f" {fault['path']}:" if fault["path"] else ""
-        yield f"{item.where}{line}:{path} {fault['message']}"
+        number = item.line_of(fault["path"]) if item.line_of else fault.get("line")
+        line = f":{number}" if number else ""
+        path = ".".join(filter(None, [item.inside, fault["path"]]))
+        yield f"{item.where}{line}: {f'{path}: ' if path else ''}{fault['message']}"
 
 
 # -- Files -----------------------------------------------------------------------------------------------------------

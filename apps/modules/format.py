@@ -214,6 +214,12 @@ def _part(part: str | int) -> str:
     return f".{part}" if re.fullmatch(r"[\w/$-]{1,100}", part) else f"[{part[:100]!r}]"
 
 
+def parts_of(path: str) -> list[str | int]:
+    """What `written` made the path of, as far as that can be told."""
+    found = re.findall(r"\[(\d+)\]|\['([^']*)'\]|([^.\[\]]+)", path)
+    return [int(index) if index else key or name for index, key, name in found]
+
+
 def texts(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
     """Every text inside of a value (not the keys), with its path."""
     if isinstance(value, str):

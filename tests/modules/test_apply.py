@@ -374,6 +374,16 @@ def test_importing_publishes_where_it_is_told_to(cast: Cast, tmp_path: Path) -> 
     assert ran("import_module", tmp_path, project="Shop", publish=True).strip() == "Nothing to change."
 
 
+def test_a_fault_of_a_definition_in_the_file_stands_at_its_line_there(cast: Cast, folder: Path) -> None:
+    steps = "steps:\n        - {id: a, set: {}}\n        - {id: x, sets: 1}"
+    changed(folder, "steps: [{id: a, set: {n: 1, on: yes}}]", steps)
+    file = folder / "project.yaml"
+    line = next(number for number, text in enumerate(file.read_text().splitlines(), 1) if "sets: 1" in text)
+    told = refused(lambda: applied(folder)).splitlines()
+    assert told[1].startswith(f"{file}:{line}: modules[")
+    assert ".definition.steps[1].sets: There is no key sets here." in told[1]
+
+
 def test_one_fault_keeps_every_module_out(cast: Cast, tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(MODULE)
     (tmp_path / "bad.json").write_text('{\n"steps": [}')
