@@ -6,6 +6,9 @@ from typing import Any
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
+from config import broker
+
+broker.register()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("jackfield")
