@@ -102,7 +102,8 @@ def test_a_run_is_started_and_its_result_read_asynchronously(product: Product, p
         finally:
             await client.aclose()
 
-    found = asyncio.run(go())
+    with ThreadPoolExecutor(1) as thread:  # this one may have a browser's event loop
+        found = thread.submit(asyncio.run, go()).result()
     assert (found.status, found.result) == ("completed", {"status": 200, "name": "John Doe"})
 
 

@@ -114,7 +114,7 @@ def test_a_key_is_shown_once_works_and_is_revoked(page: Page, product: Product) 
     assert requests.get(address, headers=headers, timeout=10).status_code == 200
 
     page.get_by_role("link", name="I have copied it").click()
-    page.evaluate("history.back()")
+    page.evaluate("setTimeout(() => history.back(), 0)")
     page.wait_for_timeout(500)
     assert secret not in page.content()
 
