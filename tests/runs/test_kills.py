@@ -175,7 +175,8 @@ def test_a_database_that_is_away_while_it_is_read_costs_no_lease(
     ]  # fmt: skip
     each = {"id": "each", "for_each": [1, 2], "as": "i", "parallel": 2, "do": inner}
     run = lab.start(lab.publish(cast.project, [each]))
-    real, failed = getattr(carrier._Carrier, what), []
+    real = getattr(carrier._Carrier, what)
+    failed: list[str] = []
 
     def fail_once(self: Any, *args: Any) -> Any:
         if not failed:

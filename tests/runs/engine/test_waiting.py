@@ -114,7 +114,7 @@ def test_assignees_become_a_list_of_texts(given: Any, people: list[str]) -> None
 @pytest.mark.parametrize("kind", ["approve", "form"])
 def test_what_is_for_somebody_whom_no_expression_names_is_not_for_everybody(kind: str, given: Any) -> None:
     asked = {"title": "?", "assignees": given} | ({"fields": [{"name": "x", "label": "x"}]} if kind == "form" else {})
-    start = {"none": None, "empty": [], "blank": ""}
+    start: dict[str, Any] = {"none": None, "empty": [], "blank": ""}
     run = run_in_memory(module({"id": "ok", kind: asked}), start)
     assert run.status == "fatal_errored"
     assert run.error is not None
