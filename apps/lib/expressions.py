@@ -286,9 +286,7 @@ def _code(node: nodes.Node) -> Code:
     """What evaluates a node; of `LENIENT` ones it may give `Missing`."""
     make = COMPILERS.get(type(node))
     if make is None:
-        raise ExpressionError(
-            "there is no ~: texts are joined by +" if isinstance(node, nodes.Concat) else "this is not there"
-        )
+        raise ExpressionError("this is not there")
     return make(node)
 
 
@@ -445,6 +443,18 @@ def _add(node: nodes.Add) -> Code:
     return code
 
 
+def _concat(node: nodes.Concat) -> Code:
+    """``a ~ b``: what both sides are among text, as one text."""
+    parts = [_strict(part) for part in node.nodes]
+
+    def code(work: Work) -> str:
+        texts = [filters.as_text(work, part(work)) for part in parts]
+        work.charge(sum(map(len, texts)))
+        return "".join(texts)
+
+    return code
+
+
 def _arithmetic(node: nodes.BinExpr) -> Code:
     left, right, act = _strict(node.left), _strict(node.right), ARITHMETIC[type(node)]
     sign = node.operator
@@ -565,8 +575,8 @@ def _call(node: nodes.Call) -> Code:
 COMPILERS: dict[Any, Callable[[Any], Code]] = {
     nodes.Const: _const, nodes.Name: _name, nodes.Getattr: _getattr, nodes.Getitem: _getitem, nodes.List: _list,
     nodes.Tuple: _list, nodes.Dict: _dict, nodes.CondExpr: _choice, nodes.And: _and, nodes.Or: _or, nodes.Not: _not,
-    nodes.Neg: _signed, nodes.Pos: _signed, nodes.Compare: _compare, nodes.Add: _add, nodes.Filter: _filter,
-    nodes.Test: _test, nodes.Call: _call,
+    nodes.Neg: _signed, nodes.Pos: _signed, nodes.Compare: _compare, nodes.Add: _add, nodes.Concat: _concat,
+    nodes.Filter: _filter, nodes.Test: _test, nodes.Call: _call,
 } | dict.fromkeys(ARITHMETIC, _arithmetic)  # fmt: skip
 LENIENT = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.CondExpr, nodes.Filter)
 

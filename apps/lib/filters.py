@@ -725,7 +725,7 @@ def rounded(work: Work, value: Any, precision: int = 0, method: str = "common") 
 
 
 # -- Dates and times ---------------------------------------------------------------------------------------------------
-DIRECTIVES = frozenset("YmdHMSyjbBaApIfzZ%GVuwe")
+DIRECTIVES = frozenset("YmdHMSyjbBaApIfzZ%GVuweFT")
 
 
 def _moment(value: Any) -> date:
@@ -766,14 +766,13 @@ def to_time(work: Work, value: Any) -> datetime:
 
 
 def date_text(work: Work, value: Any, format: str = "%Y-%m-%d") -> str:
-    pattern = _text(work, format)
-    if len(pattern) > 200 or any(
-        letter not in DIRECTIVES for letter in re.findall(r"%(.?)", pattern.replace("%%", ""))
-    ):
+    pattern, moment = _text(work, format), _moment(value)
+    # strftime does not fill up years before 1000 everywhere
+    own = {"%Y": f"{moment.year:04}", "%F": f"{moment.year:04}-%m-%d", "%T": "%H:%M:%S", "%e": str(moment.day)}
+    found = re.findall(r"%.?|[^%]+", pattern)
+    if len(pattern) > 200 or any(part[0] == "%" and part[1:] not in DIRECTIVES for part in found):
         raise ExpressionError("a date's format has up to 200 characters and a letter of strftime after each %")
-    moment = _moment(value)
-    text = pattern.replace("%Y", f"{moment.year:04}")  # strftime does not fill up years before 1000 everywhere
-    return moment.strftime(text.replace("%e", str(moment.day)))
+    return moment.strftime("".join(own.get(part, part) for part in found))
 
 
 def add(
