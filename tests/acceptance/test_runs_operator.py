@@ -94,7 +94,7 @@ class Runs:
 
     def await_end(self, run_id: str) -> dict[str, Any]:
         ended = {"completed", "failed", "canceled"}
-        wait_until(lambda: self.result(run_id)["status"] in ended, f"the end of {run_id}")
+        wait_until(lambda: self.result(run_id)["status"] in ended, f"the end of {run_id}", 90)
         return self.result(run_id)
 
 

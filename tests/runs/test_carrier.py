@@ -418,7 +418,7 @@ def test_an_attempt_works_no_longer_than_it_may(project: Project, upstream: Upst
 def test_waiting_does_not_count_as_work(project: Project, upstream: Upstream, later: Later) -> None:
     url = f"{upstream.url}/echo"
     module = publish(project, [step("pause", wait="1h"), step("ask", request={"url": url})])
-    run = carry(start(module, options=starting.Options(maximum_attempts=1, request_timeout=2)))
+    run = carry(start(module, options=starting.Options(maximum_attempts=1, request_timeout=30)))
     assert (run.status, run.lease_token) == ("running", "")
     assert run.wake_at is not None
     assert 3500 < (run.wake_at - timezone.now()).total_seconds() <= 3600
@@ -428,8 +428,8 @@ def test_waiting_does_not_count_as_work(project: Project, upstream: Upstream, la
 
 def test_the_work_of_earlier_holders_of_the_lease_counts(project: Project, upstream: Upstream, later: Later) -> None:
     module = publish(project, [step("pause", wait="1m"), step("ask", request={"url": f"{upstream.url}/echo"})])
-    run = carry(start(module, options=starting.Options(maximum_attempts=1, request_timeout=2)))
-    Run.objects.filter(pk=run.pk).update(worked_ms=2001)
+    run = carry(start(module, options=starting.Options(maximum_attempts=1, request_timeout=30)))
+    Run.objects.filter(pk=run.pk).update(worked_ms=30_001)
     later(61)
     run = carry(run)
     assert run.error is not None
