@@ -313,6 +313,49 @@ def test_every_page_can_be_used_by_everybody(product: Product, page: Page, axe: 
     assert {name: found for name, found in faults.items() if found} == {}
 
 
+LONG = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen"
+WIDE = """
+title: {long}
+access: public
+start_parameters: [{{name: {long}, api_name: n, type: choice, options: [{long}], required: true}}]
+steps:
+  - id: f
+    title: {long}
+    form:
+      title: {long}
+      submit: {long}
+      fields:
+        - {{name: a, label: {long}, type: checkbox}}
+        - {{name: b, label: {long}, type: choices, options: [{long}]}}
+        - {{name: c, label: {long}, type: file, help: {long}}}
+  - {{id: ok, approve: {{title: {long}, text: {long}}}}}
+"""
+
+
+def test_words_longer_than_a_phone_is_wide_are_broken_and_buttons_are_not(product: Product, page: Page) -> None:
+    name = f"wide-{uuid4().hex[:8]}"
+    text = f"name: {name}\n{WIDE.format(long=LONG)}"
+    product.call("PUT", f"modules/{name}", data=text.encode(), headers={"Content-Type": "application/yaml"})
+    module = product.call("POST", f"modules/{name}/publish", json={}).json()["id"]
+    page.set_viewport_size({"width": 320, "height": 640})
+
+    def fits() -> bool:
+        return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+    page.goto(f"/s/{module}")
+    page.get_by_role("radio").check()
+    assert fits()
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Save and continue later").click(timeout=15000)
+    assert fits()
+    page.get_by_role("button", name=LONG, exact=True).click()
+    approve = page.get_by_role("button", name="Approve")
+    expect(approve).to_be_visible(timeout=15000)
+    assert fits()
+    height = approve.evaluate("button => { button.textContent = 'Zustimmen'; return button.offsetHeight }")
+    assert height < 60, "German's word, too, stands on one line"
+
+
 LANGUAGES = {"de": "Starten", "fr": "Démarrer", "es": "Empezar", "pt": "Iniciar", "ja": "開始"}
 
 
