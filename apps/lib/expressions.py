@@ -221,7 +221,7 @@ def _compiled_and_kept(text: str) -> Compiled:
 
 def _compile_text(text: str) -> Compiled:
     if len(text) > MOST_LITERAL:
-        raise ExpressionError(f"A text with expressions has {MOST_LITERAL:,} characters at most.")
+        raise ExpressionError(f"A text with expressions has {MOST_LITERAL:,} characters at most")
     try:
         tree = ENVIRONMENT.parse(text)
         outputs = [node for statement in tree.body for node in _printed(statement)]

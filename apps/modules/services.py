@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,6 +34,7 @@ from .source import UNSTORABLE
 
 LONGEST_NAME = 150
 LONGEST_NOTE = 500
+MOST_COMPARED = 5_000 * 5_000  # pairs of lines: at worst a few seconds
 LONGEST_GROUP_NAME = 60
 MOST_MEMBERS = 1000
 LONGEST_OVERLAP = 30 * 86_400  # seconds
@@ -263,7 +265,20 @@ def draft_diff(module: Module) -> str:
 def difference(before: ModuleVersion, source: str, name: str) -> str:
     """Of both as YAML: what is sent as JSON may stand on one line."""
     old, new = as_yaml(before.source).splitlines(), as_yaml(source).splitlines()
+    if len(old) * len(new) > MOST_COMPARED and old != new:
+        return "\n".join([f"--- version {before.number}", f"+++ {name}", *_replaced(old, new)])
     return "\n".join(difflib.unified_diff(old, new, f"version {before.number}", name, lineterm=""))
+
+
+def _replaced(old: list[str], new: list[str]) -> Iterator[str]:
+    """A unified diff in one hunk, from the first line that differs to the last: `difflib` takes the square of the lines."""
+    shorter = min(len(old), len(new))
+    first = next((n for n in range(shorter) if old[n] != new[n]), shorter)
+    last = next((n for n in range(shorter - first) if old[-1 - n] != new[-1 - n]), shorter - first)
+    gone, come = old[first : len(old) - last], new[first : len(new) - last]
+    yield f"@@ -{first + 1},{len(gone)} +{first + 1},{len(come)} @@"
+    yield from (f"-{line}" for line in gone)
+    yield from (f"+{line}" for line in come)
 
 
 def draft_version(module: Module, actor: Actor) -> ModuleVersion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -203,6 +204,20 @@ def test_the_diff_names_what_a_version_changed(cast: Cast) -> None:
     assert lines[:2] == ["--- version 1", "+++ version 2"]
     changed = [line for line in lines[2:] if line[0] in "+-"]
     assert [line[0] for line in changed] == ["-", "+"]
+
+
+def test_the_diff_of_tens_of_thousands_of_lines_is_told_within_seconds(cast: Cast) -> None:
+    head = "steps:\n- id: a\n  set:\n    k:\n"
+    few, many = [f"    - {n}\n" for n in range(20_000)], [f"    - {n}\n    - z{n}\n" for n in range(20_000)]
+    services.publish(put(cast.project, head + "".join(few)), ADA)
+    module = put(cast.project, head + "".join(many))
+    module = services.find(cast.project, module.name)
+    begin = time.process_time()
+    lines = services.draft_diff(module).splitlines()
+    assert time.process_time() - begin < 5
+    assert lines[:4] == ["--- version 1", "+++ draft", "@@ -7,19999 +7,39999 @@", "-    - 1"]
+    assert lines[-1] == "+    - z19999"
+    assert services.draft_diff(services.publish(module, ADA).module) == ""
 
 
 def test_the_diff_of_json_is_that_of_its_yaml(cast: Cast) -> None:
