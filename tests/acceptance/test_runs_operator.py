@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.peers.fixtures import serve
 from tests.peers.ledger import Ledger
 from tests.peers.valkey import Valkey
 from tests.product import Product
@@ -49,6 +50,12 @@ def own(tmp_path: Path) -> Iterator[Product]:
 def ledger() -> Iterator[Ledger]:
     with Ledger(lifetime=600) as running:
         yield running
+
+
+@pytest.fixture
+def broker() -> Iterator[Valkey]:
+    """One that a test may stop."""
+    yield from serve(Valkey())
 
 
 def wait_until(condition: Callable[[], bool], what: str, patience: float = 40) -> None:
@@ -138,37 +145,36 @@ def test_what_starts_while_the_broker_is_down_runs_later(own: Product, ledger: L
 
 @pytest.mark.parametrize("fault", ["gone", "still"])
 def test_a_broker_that_is_gone_or_stands_still_for_a_while_loses_no_run(
-    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, fault: str
+    tmp_path: Path, broker: Valkey, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """What starts meanwhile is taken all the same, and soon; it runs once the broker is back, and once."""
-    with Valkey() as broker:
-        own = Product(tmp_path / "home", JACKFIELD_EGRESS_ALLOW="127.0.0.0/8", CELERY_BROKER_URL=broker.url)
-        try:
-            own.start()
-            publish(own, "plain", [post(ledger, "once")])
-            publish(own, "patient", [{"id": "pause", "wait": "4s"}, post(ledger, "once")])
-            api = Runs(own)
-            runs = [api.start("plain"), api.start("patient")]
-            wait_until(lambda: api.result(runs[1])["status"] == "started", "the wait")
-            assert api.await_end(runs[0])["status"] == "completed"
-            if fault == "gone":
-                monkeypatch.setattr(broker, "prepare", lambda: None)  # it comes back at the same port, empty
-                broker.stop()
-            else:
-                os.kill(broker.pid, signal.SIGSTOP)
-            begun = time.monotonic()
-            runs += [api.start("plain") for _ in range(3)]
-            assert time.monotonic() - begun < 20
-            time.sleep(6)
-            if fault == "gone":
-                broker.start()
-            else:
-                os.kill(broker.pid, signal.SIGCONT)
-            assert {api.await_end(run)["status"] for run in runs} == {"completed"}
-            done = ledger.books()["requests"]
-            assert [done[f"{run} once"] for run in runs] == [1] * 5
-        finally:
-            own.close()
+    own = Product(tmp_path / "home", JACKFIELD_EGRESS_ALLOW="127.0.0.0/8", CELERY_BROKER_URL=broker.url)
+    try:
+        own.start()
+        publish(own, "plain", [post(ledger, "once")])
+        publish(own, "patient", [{"id": "pause", "wait": "4s"}, post(ledger, "once")])
+        api = Runs(own)
+        runs = [api.start("plain"), api.start("patient")]
+        wait_until(lambda: api.result(runs[1])["status"] == "started", "the wait")
+        assert api.await_end(runs[0])["status"] == "completed"
+        if fault == "gone":
+            monkeypatch.setattr(broker, "prepare", lambda: None)  # it comes back at the same port, empty
+            broker.stop()
+        else:
+            os.kill(broker.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        runs += [api.start("plain") for _ in range(3)]
+        assert time.monotonic() - begun < 20
+        time.sleep(6)
+        if fault == "gone":
+            broker.start()
+        else:
+            os.kill(broker.pid, signal.SIGCONT)
+        assert {api.await_end(run)["status"] for run in runs} == {"completed"}
+        done = ledger.books()["requests"]
+        assert [done[f"{run} once"] for run in runs] == [1] * 5
+    finally:
+        own.close()
 
 
 def test_runs_that_were_under_way_go_on_after_a_restart(own: Product, ledger: Ledger) -> None:

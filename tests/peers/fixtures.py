@@ -46,7 +46,8 @@ def cannot_have(what: str, why: str) -> NoReturn:
     pytest.skip(message)
 
 
-def _serve(peer: P) -> Iterator[P]:
+def serve(peer: P) -> Iterator[P]:
+    """Runs a peer for as long as a fixture lasts; skips where this machine cannot have it."""
     try:
         peer.start()
     except PeerUnavailable as error:
@@ -60,37 +61,37 @@ def _serve(peer: P) -> Iterator[P]:
 @pytest.fixture(scope="session")
 def emulate() -> Iterator[Emulate]:
     """GitHub, Google, Slack, Microsoft. `allow(redirect_uri)` before a flow that comes back to a port of its own."""
-    yield from _serve(Emulate())
+    yield from serve(Emulate())
 
 
 @pytest.fixture(scope="session")
 def oidc_provider() -> Iterator[OidcProvider]:
     """Strict OAuth; `reset()` it first, other tests count and break it too."""
-    yield from _serve(OidcProvider())
+    yield from serve(OidcProvider())
 
 
 @pytest.fixture(scope="session")
 def oauth1_provider() -> Iterator[OAuth1Provider]:
     """OAuth 1.0a; `reset()` it first, other tests count and break it too."""
-    yield from _serve(OAuth1Provider())
+    yield from serve(OAuth1Provider())
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """An empty PostgreSQL, beside whatever database the suite runs on."""
-    yield from _serve(Postgres())
+    yield from serve(Postgres())
 
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """Broker and cache."""
-    yield from _serve(Valkey())
+    yield from serve(Valkey())
 
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[Upstream]:
     """The API that misbehaves; `reset()` it before counting."""
-    yield from _serve(Upstream())
+    yield from serve(Upstream())
 
 
 @pytest.fixture(scope="session")
