@@ -505,6 +505,15 @@ def test_the_link_of_an_e_mail_answers_as_its_person(cast: Cast, browser: Client
     assert task.outcome == {"approved": True, "by": "ada@example.com", "reason": ""}
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "POST"], ids=["method", "csrf"])
+def test_a_refused_link_is_not_written_to_the_log(cast: Cast, caplog: pytest.LogCaptureFixture, method: str) -> None:
+    run = make_run(publish(cast))
+    for link in (link_to(ask(run, "ada@example.com"), "ada@example.com"), address(run)):
+        assert Client(enforce_csrf_checks=True).generic(method, link).status_code in {403, 405}
+        assert link not in caplog.text
+    assert "/s/…" in caplog.text
+
+
 def test_a_link_serves_only_whom_the_question_is_still_for(cast: Cast, browser: Client) -> None:
     group = Group.objects.create(project=cast.project, name="b", members=["ada@example.com"])
     task = ask(make_run(publish(cast)), "group:b")
