@@ -340,7 +340,11 @@ def test_words_longer_than_a_phone_is_wide_are_broken_and_buttons_are_not(produc
     page.set_viewport_size({"width": 320, "height": 640})
 
     def fits() -> bool:
-        return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+        """Whether nothing is wider than the phone, once the page that comes is there."""
+        found = page.wait_for_function(
+            "document.readyState === 'complete' && {fits: document.documentElement.scrollWidth <= innerWidth}"
+        )
+        return bool(found.evaluate("found => found.fits"))
 
     page.goto(f"/s/{module}")
     page.get_by_role("radio").check()
