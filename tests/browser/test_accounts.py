@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.fitting import width_of
 from tests.product import Product
 from tests.shell import ask
 
@@ -138,6 +139,6 @@ def test_no_page_scrolls_sideways(chromium: Browser, product: Product, path: str
     )
     page = context.new_page()
     page.goto(path)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert width_of(page) <= width
     assert page.evaluate("getComputedStyle(document.querySelector('.card')).borderRadius") == "16px"
     context.close()

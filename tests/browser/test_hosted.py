@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from apps.lib.language import LANGUAGES
 from tests.browser.axe import Axe
 from tests.browser.embedding import session_url
+from tests.browser.fitting import width_of
 from tests.browser.people import browser_of_its_own, own_site, query_of, sign_in
 from tests.connections.texts import source
 from tests.peers.upstream import Upstream
@@ -199,7 +200,7 @@ def check(axe: Axe, page: Page) -> None:
     assert axe.faults_in_both_schemes(page) == {}, page.url
     for width in (320, 640):  # a phone, and a desktop at 200 %
         page.set_viewport_size({"width": width, "height": 560})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, page.url
+        assert width_of(page) <= width, page.url
     page.set_viewport_size({"width": 1280, "height": 720})
 
 

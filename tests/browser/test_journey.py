@@ -17,6 +17,7 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.axe import Axe
+from tests.browser.fitting import width_of
 from tests.browser.people import browser_of_its_own, own_site, query_of, sign_in
 from tests.peers.emulate import EMAIL, GITHUB_TOKEN, LOGIN, Emulate, Service
 from tests.peers.fixtures import cannot_have
@@ -476,7 +477,7 @@ def test_every_fault_of_a_form_is_named_at_its_field(
 def check(axe: Axe, page: Page) -> None:
     assert axe.faults_in_both_schemes(page) == {}, page.url
     page.set_viewport_size({"width": 320, "height": 640})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert width_of(page) <= 320
     page.set_viewport_size({"width": 1280, "height": 720})
 
 

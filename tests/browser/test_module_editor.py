@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Error, Locator, Page, expect
 
 from tests.browser.axe import Axe
+from tests.browser.fitting import overflow
 from tests.product import Product
 
 pytestmark = pytest.mark.browser
@@ -66,7 +67,7 @@ def select(text: Locator, words: str) -> None:
 
 
 def fits(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 1)
+    return overflow(page) <= 1
 
 
 def test_a_module_is_written_mended_published_and_tried(page: Page, editor: Locator) -> None:

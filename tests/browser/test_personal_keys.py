@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.axe import Axe
+from tests.browser.fitting import overflow
 from tests.browser.people import browser_of_its_own
 from tests.product import Product
 
@@ -154,10 +154,6 @@ def test_the_page_fits_a_phone(product: Product, somebody: Opens) -> None:
     page.emulate_media(color_scheme="dark")
     keep(page, "keys-phone-dark")
     assert overflow(page) == 0
-
-
-def overflow(page: Page) -> Any:
-    return page.evaluate("Math.max(0, document.documentElement.scrollWidth - innerWidth)")
 
 
 def test_a_form_that_is_wrong_says_so_at_its_field(product: Product, somebody: Opens, axe: Axe) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.axe import Axe
+from tests.browser.fitting import overflow
 from tests.browser.people import browser_of_its_own, own_site, sign_in
 from tests.connections.texts import source
 from tests.product import Product
@@ -289,8 +290,7 @@ def test_every_page_can_be_used_by_everybody(product: Product, page: Page, axe: 
 
     def look(name: str) -> None:
         faults[name] = axe.faults_in_both_schemes(page)
-        wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
-        assert not wide, f"{name} is wider than a phone"
+        assert not overflow(page), f"{name} is wider than a phone"
 
     page.goto(f"/s/{module}")
     look("start")
@@ -339,23 +339,16 @@ def test_words_longer_than_a_phone_is_wide_are_broken_and_buttons_are_not(produc
     module = product.call("POST", f"modules/{name}/publish", json={}).json()["id"]
     page.set_viewport_size({"width": 320, "height": 640})
 
-    def fits() -> bool:
-        """Whether nothing is wider than the phone, once the page that comes is there."""
-        found = page.wait_for_function(
-            "document.readyState === 'complete' && {fits: document.documentElement.scrollWidth <= innerWidth}"
-        )
-        return bool(found.evaluate("found => found.fits"))
-
     page.goto(f"/s/{module}")
     page.get_by_role("radio").check()
-    assert fits()
+    assert not overflow(page)
     page.get_by_role("button", name="Start").click()
     page.get_by_role("button", name="Save and continue later").click(timeout=15000)
-    assert fits()
+    assert not overflow(page)
     page.get_by_role("button", name=LONG, exact=True).click()
     approve = page.get_by_role("button", name="Approve")
     expect(approve).to_be_visible(timeout=15000)
-    assert fits()
+    assert not overflow(page)
     height = approve.evaluate("button => { button.textContent = 'Zustimmen'; return button.offsetHeight }")
     assert height < 60, "German's word, too, stands on one line"
 
@@ -372,6 +365,6 @@ def test_pages_speak_six_languages(product: Product, chromium: Browser, language
         page = context.new_page()
         page.goto(f"/s/{module}")
         expect(page.get_by_role("button", name=word)).to_be_visible()
-        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert not overflow(page)
     finally:
         context.close()
