@@ -199,6 +199,73 @@ class ConnectSession(Sealing, models.Model):
         indexes = [models.Index(fields=["expires_at"], name="connect_session_age")]
 
 
+class AuthSession(models.Model):
+    """A connection under the id by which the Runs API knows it, where it was made over that API.
+
+    Other connections of the toolkit for which a project has switched auth sessions on are auth sessions by their own id.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="auth_sessions")
+    name = models.CharField("id", max_length=255)
+    toolkit = models.CharField(max_length=100)
+    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, related_name="auth_session", null=True)
+    # The living run, or job run, that has it to itself, where the toolkit says that only one may.
+    held_by = models.CharField(max_length=40, blank=True, editable=False)
+    held_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="auth_session_in_project")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AuthOperation(Sealing, models.Model):
+    """Creating, updating or validating an auth session: begun over the API, done by a worker, its result read later.
+
+    ``inputs`` (the credentials) are emptied when it ends.
+    """
+
+    SEALED = ("inputs",)
+
+    class Kind(models.TextChoices):
+        CREATE = "create", "Create"
+        UPDATE = "update", "Update"
+        VALIDATE = "validate", "Validate"
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Pending"
+        IN_PROGRESS = "in_progress", "In progress"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+        CANCELED = "canceled", "Cancelled"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.run_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    session = models.ForeignKey(AuthSession, on_delete=models.CASCADE, related_name="operations", null=True)
+    # The auth session's id as the API shows it: an AuthSession's name, or a connection's id.
+    name = models.CharField(max_length=255)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.PENDING)
+    inputs = models.TextField(blank=True, editable=False)
+    options = models.JSONField(default=dict, help_text="{createAttempts, checkAttempts, autoRecreate, requestTimeout}")
+    error = models.JSONField(null=True, help_text="{message, code, category, retirable, details}")
+    started_by = models.CharField(max_length=320, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], name="auth_operation_age"),
+            models.Index(
+                fields=["created_at"], condition=Q(status__in=("pending", "in_progress")), name="auth_operation_open"
+            ),
+        ]
+
+
 class SandboxNote(models.Model):
     """A note that a person keeps in the sandbox toolkit's service."""
 

@@ -24,10 +24,10 @@ from apps.lib.errors import Failure
 from apps.modules import services as modules
 from apps.workspaces.audit import Actor
 
-from . import hints, history, human, leases, performing, starting
+from . import endings, hints, history, human, leases, performing, starting
 from .engine import Ask, Event, Machine, Perform, RunModule, StepError, events
 from .engine.machine import Command
-from .models import HumanTask, Run, RunSignal, poke
+from .models import HumanTask, Run, RunSignal
 from .threads import Threads
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,9 @@ def _give_up(run: Run) -> None:
             return
         error = error_shown(INTERNAL)
         history.append(row, [Event(events.ERRORED, now, data={"error": INTERNAL.as_json()})])
-        leases.mine(run).update(
-            status=Run.Status.FATAL_ERRORED, error=error, events_count=row.events_count + 1, **_ended(now)
-        )
-        _tell_parent(row, now)
+        row.status, row.error = Run.Status.FATAL_ERRORED, error
+        leases.mine(run).update(status=row.status, error=error, events_count=row.events_count + 1, **_ended(now))
+        endings.ended(row, now)
     human.cancel_all([run.pk], now)
     starting.cancel_children([run.pk])
 
@@ -152,13 +151,7 @@ def error_shown(error: StepError) -> dict[str, Any]:
 
 
 def _ended(now: datetime) -> dict[str, Any]:
-    return {"ended_at": now, "wake_at": None, "lease_token": "", "lease_until": None}
-
-
-def _tell_parent(run: Run, now: datetime) -> None:
-    if run.parent_id:
-        poke(Run.objects.filter(pk=run.parent_id), now)
-        hints.hint(run.parent_id)
+    return {"ended_at": now, **endings.EMPTIED}
 
 
 def _again_if_lost(do: Callable[[], T]) -> T:
@@ -425,12 +418,16 @@ class _Carrier:
                 if not self._begin(command, now):
                     begun.remove(command)
             self.pending += self.machine.take_events()
-            if not history.keep(self.run, self._changes(now), self.pending, traces):
+            changes = self._changes(now)
+            if not history.keep(self.run, changes, self.pending, traces):
                 raise LeaseLost
             for pk, key in self.used.items():
                 RunSignal.objects.filter(pk=pk, used_by="").update(used_by=key)
             if self.machine.is_over:
-                _tell_parent(self.run, now)
+                self.run.status, self.run.result, self.run.error = (
+                    changes[name] for name in ("status", "result", "error")
+                )
+                endings.ended(self.run, now)
                 if self.asks:
                     human.cancel_all([self.run.pk], now)
 

@@ -24,6 +24,7 @@ from .models import LONGEST_LEASE, Run, RunQuerySet
 log = logging.getLogger(__name__)
 
 TASK = "runs.carry"
+JOB_TASK = "runs.advance_job"
 MOST = 50  # hints of one workspace's new runs, or of its begun ones, under way at a time
 AGAIN = timedelta(seconds=30)  # after which a hint counts as lost; by then no worker takes it up any more
 SOON = 60.0  # seconds of a wait whose end the broker is told of beforehand
@@ -44,6 +45,11 @@ NEXT = (
 def hint(run_id: str, begun: bool = True) -> None:
     """Tells the workers of a run once the transaction is committed; at once where there is none. Never raises, never waits."""
     transaction.on_commit(partial(_send, [run_id], begun))
+
+
+def hint_job(job_run_id: str) -> None:
+    """Tells the workers that one of a job run's runs has ended, once that is committed."""
+    transaction.on_commit(partial(broker.hand, JOB_TASK, [job_run_id], queue="steps"))
 
 
 def hint_new(run: Run) -> None:

@@ -84,7 +84,7 @@ class Run(Sealing, models.Model):
     ``wake_at``: a carrier gives the run back only if nobody poked since it last looked.
     """
 
-    SEALED = ("proxy",)
+    SEALED = ("proxy", "sink", "runtime_auth")
 
     class Status(models.TextChoices):
         CREATED = "created", "Created"
@@ -101,6 +101,7 @@ class Run(Sealing, models.Model):
         FORM = "form", "Form link"
         ADMIN = "admin", "Admin"
         RUN = "run", "Another run"
+        JOB = "job", "Job"
 
     LIVING = (Status.CREATED, Status.RUNNING, Status.WAITING_FOR_INPUT)
 
@@ -124,10 +125,21 @@ class Run(Sealing, models.Model):
     request_timeout = models.PositiveIntegerField("seconds that an attempt may work", default=600)
     save_trace = models.BooleanField(default=True)
     proxy = models.TextField(blank=True, editable=False)
+    job_run = models.ForeignKey(
+        "JobRun", on_delete=models.DO_NOTHING, related_name="runs", null=True, blank=True, db_constraint=False, db_index=False
+    )  # fmt: skip
+    # Where its result goes, by the Runs API's names: its own, or its job run's, or what was the project's when it started.
+    sink = models.TextField(blank=True, editable=False, db_default="")
+    auth_session = models.CharField(max_length=255, blank=True, db_default="")
+    # {id, autoRecreate, checkAttempts, createAttempts, checked: when the check before the first attempt succeeded}
+    auth_options = models.JSONField(null=True)
+    # Credentials that came with the run: {toolkit, type, credentials}; emptied at its end.
+    runtime_auth = models.TextField(blank=True, editable=False, db_default="")
 
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.CREATED)
     attempt = models.PositiveSmallIntegerField(default=1)
     result = models.JSONField(null=True)
+    extended_payloads = models.JSONField(null=True, help_text="[{api, parameters}]: what the run adds to its job run.")
     # {type, code, category, message, retirable, details}
     error = models.JSONField(null=True)
 
@@ -156,6 +168,7 @@ class Run(Sealing, models.Model):
                 condition=Q(status__in=("created", "running", "waiting_for_input")),
                 name="run_due",
             ),
+            models.Index(fields=["job_run", "status"], condition=Q(job_run__isnull=False), name="run_of_job_run"),
         ]
 
     def __str__(self) -> str:
@@ -273,3 +286,228 @@ class TaskVote(models.Model):
 def poke(runs: models.QuerySet[Run], now: datetime) -> int:
     """Tells whoever carries, or will carry, these runs that something they wait for has come. Gives how many live."""
     return runs.filter(status__in=Run.LIVING).update(pokes=F("pokes") + 1, wake_at=now)
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def present(self) -> JobQuerySet:
+        """Those that were not deleted: their runs stay."""
+        return self.filter(deleted_at=None)
+
+
+class Job(Sealing, models.Model):
+    """A schedule or a batch that starts runs: each firing makes a job run, whose items are its payload's.
+
+    Kept by the Runs API's own names (`apps.runs.api.jobs`), so that what came is what is read back.
+    """
+
+    SEALED = ("sink", "proxy", "notifications")
+
+    class State(models.TextChoices):
+        ACTIVE = "ACTIVE", "Active"
+        PAUSED = "PAUSED", "Paused"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="jobs", db_index=False)
+    name = models.CharField("id", max_length=200, help_text="The id by which the API knows it.")
+    user_id = models.CharField("end user", max_length=255, blank=True)
+    payload = models.JSONField(default=list, help_text="[{apiName, parameters, requestTimeout?, retry?}]")
+    configuration = models.JSONField(
+        default=dict, help_text="{retry?, maxConcurrentRequests?, requestTimeout?, maxRuns?}"
+    )
+    schedule = models.JSONField(null=True, blank=True, help_text="{intervals?, calendars?, jitter?, timezone?}")
+    auth_session = models.JSONField(null=True, blank=True, help_text="{id, checkAttempts?, createAttempts?}")
+    sink = models.TextField(blank=True, editable=False)
+    proxy = models.TextField(blank=True, editable=False)  # {proxy?, configuration?}: the two places where one may stand
+    notifications = models.TextField(blank=True, editable=False)  # [{type: webhook, url, headers?}]
+    state = models.CharField(max_length=10, choices=State.choices, default=State.ACTIVE)
+    reason = models.JSONField(null=True, blank=True, help_text="{type, message, timestamp} of a job that is paused.")
+    next_run_at = models.DateTimeField(null=True, blank=True)
+    last_run_at = models.DateTimeField(null=True, blank=True)
+    version = models.PositiveIntegerField(default=1, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], condition=Q(deleted_at=None), name="job_in_project")
+        ]
+        indexes = [
+            models.Index(
+                fields=["next_run_at"], condition=Q(state="ACTIVE", deleted_at=None, next_run_at__isnull=False),
+                name="job_due",
+            )
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobRun(Sealing, models.Model):
+    """One firing of a job. Its items say what is to be run; the row itself is locked by whoever starts them.
+
+    ``wake_at`` is when it is looked after next where nobody told of a run's end; None once it has ended.
+    """
+
+    SEALED = ("sink", "proxy", "notifications")
+
+    class Type(models.TextChoices):
+        MANUAL = "MANUAL", "By hand"
+        SCHEDULED = "SCHEDULED", "By schedule"
+
+    class Status(models.TextChoices):
+        PENDING = "PENDING", "Under way"
+        PAUSING = "PAUSING", "Pausing"
+        PAUSED = "PAUSED", "Paused"
+        SUCCESS = "SUCCESS", "Succeeded"
+        FAILURE = "FAILURE", "Failed"
+        TERMINATED = "TERMINATED", "Terminated"
+        CANCELED = "CANCELED", "Not begun"
+
+    LIVING = (Status.PENDING, Status.PAUSING, Status.PAUSED)
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.run_id, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="job_runs", db_index=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="job_runs", db_index=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="+", db_index=False)
+    type = models.CharField(max_length=10, choices=Type.choices)
+    scheduled_for = models.DateTimeField(null=True, blank=True)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    snapshot = models.JSONField(default=dict, help_text="The job's configuration, auth_session and user as they were.")
+    sink = models.TextField(blank=True, editable=False)
+    proxy = models.TextField(blank=True, editable=False)
+    notifications = models.TextField(blank=True, editable=False)
+    started_by = models.CharField(max_length=320, blank=True)
+    payloads = models.PositiveIntegerField(default=0)
+    started_runs = models.PositiveIntegerField(default=0)
+    successful_runs = models.PositiveIntegerField(default=0)
+    failed_runs = models.PositiveIntegerField(default=0)
+    error = models.JSONField(null=True, blank=True)
+    reason = models.JSONField(null=True, blank=True)
+    wake_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            # Of two schedulers that fire at once, one fires.
+            models.UniqueConstraint(
+                fields=["job", "scheduled_for"], condition=Q(scheduled_for__isnull=False), name="one_firing_of_a_time"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["job", "-created_at", "-id"], name="job_run_newest"),
+            models.Index(fields=["project", "-created_at"], name="job_run_of_project"),
+            models.Index(fields=["created_at"], name="job_run_age"),
+            models.Index(
+                fields=["wake_at"], condition=Q(status__in=("PENDING", "PAUSING", "PAUSED")), name="job_run_due"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class JobItem(models.Model):
+    """One payload item of a job run: what it starts, and how that ended. ``number`` counts from 0, in the payload's order."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Waits"
+        STARTED = "started", "Under way"
+        SUCCEEDED = "succeeded", "Succeeded"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    id = models.BigAutoField(primary_key=True)
+    job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="items", db_index=False)
+    number = models.PositiveIntegerField()
+    api = models.CharField(max_length=150)
+    parameters = models.JSONField(default=dict)
+    request_timeout = models.PositiveIntegerField(null=True)
+    maximum_attempts = models.PositiveSmallIntegerField(null=True)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    run_id = models.CharField(max_length=40, blank=True)
+    # Of an item that could not even be started: {code, message, details}.
+    error = models.JSONField(null=True)
+    added_by = models.CharField("the run that added it", max_length=40, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job_run", "number"], name="number_of_item")]
+        indexes = [
+            models.Index(
+                fields=["job_run", "number"], condition=Q(status__in=("pending", "started")), name="item_to_do"
+            ),
+            models.Index(fields=["job_run", "number"], condition=Q(status="failed"), name="item_failed"),
+        ]
+
+
+class SinkSettings(Sealing, models.Model):
+    """A project's default sink, and the secret that signs what webhook sinks are sent.
+
+    After a rotation both secrets sign for a day.
+    """
+
+    SEALED = ("default", "secret", "previous_secret")
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="sink_settings")
+    default = models.TextField(blank=True, editable=False)
+    secret = models.TextField(blank=True, editable=False)
+    previous_secret = models.TextField(blank=True, editable=False)
+    previous_secret_until = models.DateTimeField(null=True, blank=True, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def due(self, now: datetime) -> DeliveryQuerySet:
+        """Those to be tried: their time has come, nobody carries them, and they are not past their end."""
+        return self.filter(status=Delivery.Status.PENDING, next_try_at__lte=now, ends_at__gt=now)
+
+
+class Delivery(Sealing, models.Model):
+    """One run's result on its way to one sink, with its tries. Written in the transaction that ends the run."""
+
+    SEALED = ("sink",)
+
+    class Kind(models.TextChoices):
+        WEBHOOK = "webhook", "Webhook"
+        S3 = "s3", "S3"
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Pending"
+        DELIVERED = "delivered", "Delivered"
+        DEAD = "dead", "Dead"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    run_id = models.CharField("run", max_length=40)
+    job_run_id = models.CharField("job run", max_length=40, blank=True)
+    api = models.CharField("module", max_length=150)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    target = models.CharField(max_length=2100, help_text="The URL without secrets, or s3://bucket/key.")
+    host = models.CharField(max_length=255, help_text="Who receives it: deliveries to one host share its room.")
+    sink = models.TextField(editable=False)
+    body = models.TextField()
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    tries = models.JSONField(default=list)
+    try_count = models.PositiveIntegerField(default=0)
+    next_try_at = models.DateTimeField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    ends_at = models.DateTimeField(help_text="From then on it is dead.")
+    delivered_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "deliveries"
+        indexes = [
+            models.Index(fields=["next_try_at"], condition=Q(status="pending"), name="sink_delivery_due"),
+            models.Index(fields=["project", "-created_at", "-id"], name="sink_delivery_newest"),
+            models.Index(fields=["run_id"], name="sink_delivery_of_run"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.created_at:%Y-%m-%d %H:%M:%S}"

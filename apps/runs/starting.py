@@ -19,7 +19,7 @@ from apps.modules.definition import Definition
 from apps.modules.models import Module, ModuleVersion
 from apps.workspaces.audit import Actor, record
 
-from . import hints, history, human
+from . import endings, hints, history, human, sinks
 from .definitions import definition_of
 from .engine import events
 from .models import Run, RunEvent, RunSignal, poke
@@ -42,6 +42,11 @@ class Options:
     request_timeout: int = 600  # seconds that an attempt may work
     save_trace: bool = True
     proxy: str | None = None
+    sink: dict[str, Any] | None = None  # checked (`sinks.clean`); with none, the project's default
+    auth_session: str = ""  # its id, found and taken (`run_auth`)
+    auth_options: dict[str, Any] | None = None
+    runtime_auth: dict[str, Any] | None = None
+    job_run: str | None = None
 
 
 # -- Starting --------------------------------------------------------------------------------------------------------
@@ -83,13 +88,18 @@ def start(
         maximum_attempts=options.maximum_attempts,
         request_timeout=options.request_timeout,
         save_trace=options.save_trace,
+        job_run_id=options.job_run,
+        auth_session=options.auth_session,
+        auth_options=options.auth_options,
         request_id=request_id(),
         created_at=now,
         wake_at=now,
         hinted_at=now if hints.has_room(module.project.workspace_id, now, begun=parent is not None) else None,
     )
-    if options.proxy:
-        run.seal("proxy", options.proxy)
+    sink = options.sink or (sinks.default_of(module.project) if parent is None else None)
+    for name, value in (("proxy", options.proxy), ("sink", sink), ("runtime_auth", options.runtime_auth)):
+        if value:
+            run.seal(name, value)
     run.save(force_insert=True)
     hints.hint_new(run)
     return run
@@ -158,9 +168,6 @@ def cancel(run: Run, actor: Actor) -> bool:
         won = _end_tree(run.pk, now)
         if won:
             record(actor, "run.cancelled", run.pk, project=run.project, module=run.module.name)
-            if run.parent_id:
-                poke(Run.objects.filter(pk=run.parent_id), now)
-                hints.hint(run.parent_id)
     if won:
         # What a carrier had started before it could notice; in a transaction of its own, so that rows are always locked
         # from the bottom up, as a run that ends locks its own row and then the one above.
@@ -186,15 +193,19 @@ def _end_tree(run_id: str, now: datetime) -> bool:
     won = [pk for level in reversed(levels) for pk in level if _end(pk, now)]
     if won:
         human.cancel_all(won, now)
+        # Of those in between the one above has ended, too, and nobody waits for them.
+        top = Run.objects.filter(pk__in=won).exclude(parent__in=won)
+        others = Run.objects.filter(pk__in=won, parent__in=won).exclude(auth_session="")
+        for run in [*top, *others]:
+            endings.ended(run, now)
     return run_id in won
 
 
 def _end(run_id: str, now: datetime) -> bool:
     living = Run.objects.living().filter(pk=run_id)
-    ended = {"status": Run.Status.CANCELLED, "ended_at": now, "wake_at": None}
+    ended = {"status": Run.Status.CANCELLED, "ended_at": now, "wake_at": None, "runtime_auth": ""}
     # Only the lease's holder writes events: whoever carries the run adds this one when it notices.
-    counted = {"events_count": F("events_count") + 1, "lease_token": "", "lease_until": None}
-    if living.free(now).update(**ended, **counted):
+    if living.free(now).update(**ended, **endings.EMPTIED | {"events_count": F("events_count") + 1}):
         number = Run.objects.values_list("events_count", flat=True).get(pk=run_id) - 1
         RunEvent.objects.create(run_id=run_id, number=number, kind=events.CANCELLED, at=now)
         return True

@@ -14,7 +14,7 @@ from django.utils import timezone
 from apps.modules.models import Module, ModuleVersion
 from apps.workspaces.models import Project
 
-from . import carrier, human
+from . import carrier, human, jobs
 from . import mail as mails
 from .models import Execution, Run
 
@@ -84,6 +84,12 @@ def sweep() -> int:
     """Finds runs that are due and that nobody carries, and reminders that are due."""
     human.remind_due(timezone.now())
     return carrier.sweep()
+
+
+@shared_task(name="runs.advance_job")  # type: ignore[untyped-decorator]
+def advance_job(job_run_id: str) -> None:
+    """Starts a job run's next items."""
+    jobs.advance(job_run_id)
 
 
 @shared_task(name="runs.mail")  # type: ignore[untyped-decorator]

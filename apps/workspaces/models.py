@@ -71,6 +71,13 @@ class Plan(models.Model):
     calls_per_day = models.PositiveIntegerField("calls a day (UTC)", null=True, blank=True)
     concurrent_calls = models.PositiveIntegerField("calls at the same time", null=True, blank=True)
     concurrent_runs = models.PositiveIntegerField("concurrent runs", null=True, blank=True)
+    retention_days = models.PositiveSmallIntegerField(
+        "days that logs are kept", null=True, blank=True,
+        help_text="Executions, runs, traces, deliveries; a project may set fewer. Empty: as the installation does.",
+    )  # fmt: skip
+    audit_days = models.PositiveSmallIntegerField(
+        "days that the audit log is kept", null=True, blank=True, help_text="Empty: as the installation does."
+    )
 
     def __str__(self) -> str:
         return self.name
@@ -389,3 +396,42 @@ class WebhookDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_type} {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+
+class NotificationRule(models.Model):
+    """Who is told of what goes wrong in a project, and how often at most."""
+
+    class Event(models.TextChoices):
+        RUN_FAILED = "run.failed", "A run failed"
+        JOB_RUN_FAILED = "job_run.failed", "A job run failed"
+        CONNECTION_FAILED = "connection.failed", "A connection needs its person"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="notification_rules")
+    events = models.JSONField(default=list, help_text="Of which kinds; empty: of all.")
+    emails = models.JSONField(default=list, blank=True, help_text="Addresses that get a mail.")
+    webhook = models.ForeignKey(
+        WebhookEndpoint, on_delete=models.CASCADE, related_name="notification_rules", null=True, blank=True
+    )
+    every_minutes = models.PositiveIntegerField(
+        "minutes between two messages", default=0,
+        help_text="0: each failure by itself. Else those in between come together in the next message.",
+    )  # fmt: skip
+    enabled = models.BooleanField(default=True)
+    last_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+
+class Notice(models.Model):
+    """One failure that a rule is still to tell of."""
+
+    id = models.BigAutoField(primary_key=True)
+    rule = models.ForeignKey(NotificationRule, on_delete=models.CASCADE, related_name="notices")
+    event = models.CharField(max_length=40)
+    subject = models.CharField(max_length=320, help_text="The id of what failed.")
+    data = models.JSONField(default=dict, help_text="{title, message, url, at}")
+    sent_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["rule", "created_at"], condition=Q(sent_at=None), name="notice_to_send")]

@@ -14,6 +14,7 @@ from django.utils import timezone
 from apps.lib.egress import is_named
 from apps.lib.errors import Conflict, InvalidInput, PlanLimitReached
 
+from . import project_settings
 from .audit import Actor, record
 from .models import SCOPES, ApiKey, EndUser, JwtIssuer, Membership, Plan, Project, Role, User, Workspace
 from .signing_keys import MIN_SECRET_BYTES, read_pem
@@ -89,8 +90,9 @@ SETTINGS = {
 @transaction.atomic
 def change_settings(project: Project, changes: dict[str, Any], actor: Actor) -> Project:
     """Sets what is given, by the API's names. Raises `Conflict` for a name already taken."""
+    parts = project_settings.parts()
     fields = {SETTINGS[name]: value for name, value in changes.items() if name in SETTINGS}
-    further = {name: value for name, value in changes.items() if name not in SETTINGS}
+    further = {name: value for name, value in changes.items() if name not in SETTINGS and name not in parts}
     if "allowed_origins" in fields:
         fields["allowed_origins"] = sorted({clean_origin(origin) for origin in fields["allowed_origins"]})
     for field, value in fields.items():
@@ -101,6 +103,9 @@ def change_settings(project: Project, changes: dict[str, Any], actor: Actor) -> 
             project.save(update_fields=[*fields, "settings"])
     except IntegrityError:
         raise Conflict("The workspace already has a project of this name.") from None
+    for name, part in parts.items():
+        if name in changes:
+            part.change(project, changes[name], actor)
     record(actor, "project.changed", project.pk, project=project, changed=sorted(changes))
     return project
 

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from apps.lib.api import StrictText
 from apps.lib.errors import InvalidInput
 
+from .. import project_settings
 from ..models import Project
 from ..services import clean_origin
 
@@ -36,6 +37,9 @@ class SettingsBody(serializers.Serializer[Any]):
     allowedOrigins = serializers.ListField(child=StrictText(max_length=500), required=False, max_length=100)
     confirmConnections = serializers.BooleanField(required=False)
     retention = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=3650)
+
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | {name: part.field() for name, part in project_settings.parts().items()}
 
     def validate_name(self, value: str) -> str:
         if "/" in value or not value.isprintable():
@@ -77,4 +81,5 @@ def settings_row(project: Project) -> dict[str, Any]:
         "allowedOrigins": project.allowed_origins,
         "confirmConnections": project.confirm_connections,
         "retention": project.settings.get("retention"),
+        **{name: part.read(project) for name, part in project_settings.parts().items()},
     }
