@@ -205,7 +205,7 @@ def _end(run_id: str, now: datetime) -> bool:
     living = Run.objects.living().filter(pk=run_id)
     ended = {"status": Run.Status.CANCELLED, "ended_at": now, "wake_at": None, "runtime_auth": ""}
     # Only the lease's holder writes events: whoever carries the run adds this one when it notices.
-    if living.free(now).update(**ended, **endings.EMPTIED | {"events_count": F("events_count") + 1}):
+    if living.free(now).update(**(ended | endings.EMPTIED | {"events_count": F("events_count") + 1})):
         number = Run.objects.values_list("events_count", flat=True).get(pk=run_id) - 1
         RunEvent.objects.create(run_id=run_id, number=number, kind=events.CANCELLED, at=now)
         return True
