@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 from tests.peers.node import install
 
@@ -23,10 +23,20 @@ class Axe:
         self.source = (folder / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
     def faults(self, page: Page) -> list[str]:
-        """Every violation: its rule, its element, what is wrong. Of the page as it is now, in its colour scheme."""
-        page.evaluate(self.source)
-        found: list[str] = page.evaluate(RUN, RULES)
-        return found
+        """Every violation: its rule, its element, what is wrong. Of the page as it is now, in its colour scheme.
+
+        A page that gives way to the next one meanwhile (a click does not wait for where it leads) is judged there.
+        """
+        for patience in (2, 1, 0):
+            try:
+                page.wait_for_load_state()
+                page.evaluate(self.source)
+                found: list[str] = page.evaluate(RUN, RULES)
+                return found
+            except Error:
+                if not patience:
+                    raise
+        raise AssertionError("unreachable")
 
     def faults_in_both_schemes(self, page: Page) -> dict[str, list[str]]:
         """Only the schemes with faults."""
