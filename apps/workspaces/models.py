@@ -411,7 +411,7 @@ class NotificationRule(models.Model):
     events = models.JSONField(default=list, help_text="Of which kinds; empty: of all.")
     emails = models.JSONField(default=list, blank=True, help_text="Addresses that get a mail.")
     webhook = models.ForeignKey(
-        WebhookEndpoint, on_delete=models.CASCADE, related_name="notification_rules", null=True, blank=True
+        WebhookEndpoint, on_delete=models.SET_NULL, related_name="notification_rules", null=True, blank=True
     )
     every_minutes = models.PositiveIntegerField(
         "minutes between two messages", default=0,
@@ -421,9 +421,13 @@ class NotificationRule(models.Model):
     last_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    def __str__(self) -> str:
+        known = {str(value): label for value, label in self.Event.choices}
+        return ", ".join(known.get(name, name) for name in self.events) or "Whatever fails"
+
 
 class Notice(models.Model):
-    """One failure that a rule is still to tell of."""
+    """One failure that a rule is still to tell of; ``sent_at`` is when it went into a message."""
 
     id = models.BigAutoField(primary_key=True)
     rule = models.ForeignKey(NotificationRule, on_delete=models.CASCADE, related_name="notices")
@@ -435,3 +439,26 @@ class Notice(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["rule", "created_at"], condition=Q(sent_at=None), name="notice_to_send")]
+
+
+class NoticeMail(models.Model):
+    """One e-mail of a rule, to all its addresses. ``next_try_at`` of a pending one is when a worker may next take it."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "On its way"
+        SENT = "sent", "Sent"
+        FAILED = "failed", "Given up"
+
+    id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
+    rule = models.ForeignKey(NotificationRule, on_delete=models.CASCADE, related_name="mails")
+    addresses = models.JSONField(default=list)
+    data = models.JSONField(default=dict, help_text="{total, notices: the first of them, test}")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    try_count = models.PositiveIntegerField(default=0)
+    error = models.CharField(max_length=200, blank=True)
+    next_try_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["next_try_at"], condition=Q(status="pending"), name="notice_mail_due")]
