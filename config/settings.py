@@ -200,6 +200,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
     "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
+    "tell of failures that are due": {"task": "workspaces.sweep_notices", "schedule": 10.0, "options": {"expires": 10}},
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # Seconds after which a run whose worker has died is taken up by another one.

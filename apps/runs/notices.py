@@ -3,13 +3,100 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.contrib.admin.utils import quote
+from django.urls import reverse
+
+from apps.lib.redact import clip, redact_json_text
+from apps.workspaces import notifications, webhooks
+from apps.workspaces.models import NotificationRule
 
 from .models import JobRun, Run
 
+MESSAGE = 500  # characters
+
+Event = NotificationRule.Event
+
 
 def run_failed(run: Run, now: datetime) -> None:
-    """In the transaction that ended the run: webhooks (`run.failed`) and the project's rules. Owner N."""
+    """In the transaction that ended the run: webhooks (`run.failed`) and the project's rules.
+
+    Where the project has neither, one SELECT. A run that another one started is that one's matter.
+    """
+    if run.parent_id is not None:
+        return
+    listeners = notifications.listeners(run.project_id)
+    if listeners.webhooks:
+        webhooks.emit(run.project, Event.RUN_FAILED, lambda: _run_row(run, now))
+    if listeners.rules:
+        notifications.notify(run.project, Event.RUN_FAILED, run.pk, lambda: _run_notice(run, now))
 
 
 def job_run_failed(job_run: JobRun, now: datetime) -> None:
-    """In the transaction that ended the job run as FAILURE: webhooks (`job_run.failed`), rules, the job's own. Owner N."""
+    """In the transaction that ended the job run as FAILURE: webhooks (`job_run.failed`), rules, the job's own."""
+    listeners = notifications.listeners(job_run.project_id)
+    if listeners.webhooks:
+        webhooks.emit(job_run.project, Event.JOB_RUN_FAILED, lambda: _job_run_row(job_run, now))
+    if listeners.rules:
+        notifications.notify(job_run.project, Event.JOB_RUN_FAILED, job_run.pk, lambda: _job_run_notice(job_run, now))
+
+
+def _run_row(run: Run, now: datetime) -> dict[str, Any]:
+    error = run.error or {}
+    return {
+        "runId": run.pk,
+        "api": run.module.name,
+        "endUser": run.user_id or None,
+        "jobRunId": run.job_run_id,
+        "error": error.get("code"),
+        "message": _words(error.get("message")),
+        "startedAt": run.created_at.isoformat(),
+        "endedAt": now.isoformat(),
+        "url": _page("run", run.pk),
+    }
+
+
+def _run_notice(run: Run, now: datetime) -> dict[str, Any]:
+    whose = f" for {run.user_id}" if run.user_id else ""
+    return {
+        "title": f"A run of {run.module.name}{whose} failed",
+        "message": _words((run.error or {}).get("message")),
+        "url": _page("run", run.pk),
+        "at": now,
+    }
+
+
+def _job_run_row(job_run: JobRun, now: datetime) -> dict[str, Any]:
+    return {
+        "jobRunId": job_run.pk,
+        "jobId": job_run.job.name,
+        "type": job_run.type,
+        "payloads": job_run.payloads,
+        "startedRuns": job_run.started_runs,
+        "successfulRuns": job_run.successful_runs,
+        "failedRuns": job_run.failed_runs,
+        "startedAt": job_run.created_at.isoformat(),
+        "endedAt": now.isoformat(),
+        "url": _page("jobrun", job_run.pk),
+    }
+
+
+def _job_run_notice(job_run: JobRun, now: datetime) -> dict[str, Any]:
+    return {
+        "title": f"A run of the job {job_run.job.name} failed",
+        "message": f"{job_run.failed_runs} of its {job_run.payloads} items failed, {job_run.successful_runs} succeeded.",
+        "url": _page("jobrun", job_run.pk),
+        "at": now,
+    }
+
+
+def _page(model: str, pk: str) -> str:
+    """The address of the admin's page of one."""
+    return f"{settings.JACKFIELD_URL}{reverse(f'admin:runs_{model}_change', args=[quote(pk)])}"
+
+
+def _words(message: Any) -> str:
+    """What a service said may repeat what it was sent: without what has a secret's name."""
+    return clip(redact_json_text(str(message or "")), MESSAGE)

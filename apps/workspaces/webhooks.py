@@ -45,8 +45,12 @@ EVENT_TYPES: tuple[str, ...] = (
     "connection.refreshed_failed",
     "connection.recovered",
     "connection.deleted",
+    "run.failed",
+    "job_run.failed",
 )
-TEST_EVENT = "webhook.test"  # goes to the one endpoint it was asked for, whatever types that one wants
+# Go to the one endpoint they are meant for, whatever types that one wants.
+TEST_EVENT = "webhook.test"
+NOTIFICATION = "notification"  # what a rule tells of (`apps.workspaces.notifications`)
 
 MOST_ENDPOINTS = 20  # of a project
 MAX_URL = 2000
@@ -233,6 +237,11 @@ def send_test(endpoint: WebhookEndpoint, actor: Actor) -> WebhookDelivery:
         record(actor, "webhook.tested", endpoint.pk, project=endpoint.project)
         data = {"webhookId": endpoint.pk, "message": "This is a test. There is nothing to do."}
         return _write(endpoint.project, [endpoint.pk], TEST_EVENT, data)[0]
+
+
+def tell(project: Project, endpoint: WebhookEndpoint, event_type: str, data: dict[str, Any]) -> WebhookDelivery:
+    """Tells this endpoint of the project alone; to be called in a transaction that holds the endpoint's row."""
+    return _write(project, [endpoint.pk], event_type, data)[0]
 
 
 def _check_enabled(endpoint: WebhookEndpoint) -> None:
