@@ -13,6 +13,7 @@ from intuned_client.models import RunResultResponse
 from intuned_client.models.generated import RunResultResponseError, RunResultResponseReason
 
 from apps.modules.models import Module
+from apps.runs import outcome
 from apps.runs.api import runs as api_of_runs
 from apps.runs.models import Run, RunSignal
 from apps.workspaces.audit import SYSTEM
@@ -352,9 +353,9 @@ def test_no_word_is_sent_that_the_client_does_not_know(cast: Cast, error: Any, s
 
 def test_the_words_are_those_of_the_clients_models() -> None:
     error, reason = RunResultResponseError.model_fields, RunResultResponseReason.model_fields
-    assert set(words(error["code"].annotation)) == api_of_runs.CODES
-    assert set(words(error["category"].annotation)) == api_of_runs.CATEGORIES
-    assert set(words(reason["type"].annotation)) == api_of_runs.REASONS
+    assert set(words(error["code"].annotation)) == outcome.CODES
+    assert set(words(error["category"].annotation)) == outcome.CATEGORIES
+    assert set(words(reason["type"].annotation)) == outcome.REASONS
     assert set(words(RunResultResponse.model_fields["status"].annotation)) == set(api_of_runs.STATES.values())
 
 

@@ -21,9 +21,9 @@ from apps.workspaces.idempotency import answered_by_provider, once
 from .. import hooks
 from ..hooks import Delivery
 from ..models import Run
+from ..outcome import error_of, reason_of
 from ..starting import WHOLE
 from . import hooks_schema as schema
-from .runs import error_of, reason_of
 from .starts import start
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5  # seconds between two looks at a run

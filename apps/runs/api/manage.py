@@ -17,8 +17,8 @@ from apps.workspaces.idempotency import idempotent
 
 from .. import starting
 from ..models import Run
+from ..outcome import error_of, reason_of
 from . import manage_schema as schema
-from .runs import error_of, reason_of
 from .starts import visible
 
 FILTERS = {"module": "module__name", "userId": "user_id"}

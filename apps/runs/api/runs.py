@@ -24,6 +24,7 @@ from apps.workspaces.services import USER_ID_LENGTH, clean_user_id
 from .. import starting
 from ..callers import identify_by_name
 from ..models import Run
+from ..outcome import error_of, reason_of
 from ..starting import MAX_ATTEMPTS, MAX_SECONDS, Options
 from ..trace import trace_of
 from . import runs_schema as schema
@@ -43,17 +44,6 @@ STATES = {
     Run.Status.FATAL_ERRORED: "failed",
     Run.Status.CANCELLED: "canceled",
 }
-CODES = frozenset({
-    "internal-server-error", "script-process-crashed", "unexpected", "script-execution-exception",
-    "script-no-valid-output-received", "result-too-big-error", "script-timeout", "script-unexpected-error",
-    "auth-check-failed", "all-attempts-failed", "check-attempts-failed", "create-attempts-failed",
-    "post-create-check-attempts-failed", "api-attempts-failed", "onepassword-integration-error", "job-run-terminated",
-})  # fmt: skip
-CATEGORIES = frozenset({"infrastructure", "execution", "auth", "user", "billing"})
-REASONS = frozenset({
-    "auth-session-validate-dependency-failed", "terminated", "job-run-paused", "job-run-terminated",
-    "failed-to-initialize-job-run", "api-access-disabled", "cancelled-user-action",
-})  # fmt: skip
 
 
 # -- Bodies ----------------------------------------------------------------------------------------------------------
@@ -145,40 +135,6 @@ def result_of(run: Run) -> dict[str, Any]:
         found["reason"] = reason_of(run)
         found["message"] = found["reason"]["message"]
     return found
-
-
-def error_of(run: Run) -> dict[str, Any]:
-    """A failed run's error. A code of the module's own goes into the details."""
-    error = run.error or {}
-    code, details = error.get("code"), error.get("details")
-    if code not in CODES:
-        details = details if code is None else _with_code(details, code)
-        code = "script-execution-exception"
-    category = error.get("category")
-    found: dict[str, Any] = {
-        "message": str(error.get("message") or "The run failed."),
-        "code": code,
-        "category": category if category in CATEGORIES else "execution",
-        "retirable": bool(error.get("retirable")),
-    }
-    if details is not None:
-        found["details"] = details
-    if run.request_id:
-        found["correlation_id"] = run.request_id
-    return found
-
-
-def _with_code(details: Any, code: Any) -> dict[str, Any]:
-    return {**details, "code": code} if isinstance(details, dict) else {"details": details, "code": code}
-
-
-def reason_of(run: Run) -> dict[str, Any]:
-    error = run.error or {}
-    kind = error.get("type")
-    return {
-        "type": kind if kind in REASONS else "cancelled-user-action",
-        "message": str(error.get("message") or "The run was cancelled."),
-    }
 
 
 # -- Views -----------------------------------------------------------------------------------------------------------

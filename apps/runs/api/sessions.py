@@ -19,8 +19,8 @@ from apps.workspaces.services import clean_user_id
 
 from ..callers import identify_for_module
 from ..models import Run
+from ..outcome import error_of, reason_of
 from . import sessions_schema as schema
-from .runs import error_of, reason_of
 from .starts import start, visible
 
 OBJECT = "Must be a JSON object."
