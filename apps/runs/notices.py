@@ -7,13 +7,14 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.admin.utils import quote
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from apps.lib.redact import clip, redact_json_text
+from apps.modules.models import Module
 from apps.workspaces import notifications, webhooks
 from apps.workspaces.models import NotificationRule
 
-from .models import JobRun, Run
+from .models import Job, JobRun, Run
 
 MESSAGE = 500  # characters
 
@@ -47,7 +48,7 @@ def _run_row(run: Run, now: datetime) -> dict[str, Any]:
     error = run.error or {}
     return {
         "runId": run.pk,
-        "api": run.module.name,
+        "api": _module_of(run),
         "endUser": run.user_id or None,
         "jobRunId": run.job_run_id,
         "error": error.get("code"),
@@ -61,7 +62,7 @@ def _run_row(run: Run, now: datetime) -> dict[str, Any]:
 def _run_notice(run: Run, now: datetime) -> dict[str, Any]:
     whose = f" for {run.user_id}" if run.user_id else ""
     return {
-        "title": f"A run of {run.module.name}{whose} failed",
+        "title": f"A run of {_module_of(run)}{whose} failed",
         "message": _words((run.error or {}).get("message")),
         "url": _page("run", run.pk),
         "at": now,
@@ -71,7 +72,7 @@ def _run_notice(run: Run, now: datetime) -> dict[str, Any]:
 def _job_run_row(job_run: JobRun, now: datetime) -> dict[str, Any]:
     return {
         "jobRunId": job_run.pk,
-        "jobId": job_run.job.name,
+        "jobId": _job_of(job_run),
         "type": job_run.type,
         "payloads": job_run.payloads,
         "startedRuns": job_run.started_runs,
@@ -85,16 +86,30 @@ def _job_run_row(job_run: JobRun, now: datetime) -> dict[str, Any]:
 
 def _job_run_notice(job_run: JobRun, now: datetime) -> dict[str, Any]:
     return {
-        "title": f"A run of the job {job_run.job.name} failed",
+        "title": f"A run of the job {_job_of(job_run)} failed",
         "message": f"{job_run.failed_runs} of its {job_run.payloads} items failed, {job_run.successful_runs} succeeded.",
         "url": _page("jobrun", job_run.pk),
         "at": now,
     }
 
 
+def _module_of(run: Run) -> str:
+    """Its name, without the text of its definition."""
+    return Module.objects.values_list("name", flat=True).get(pk=run.module_id)
+
+
+def _job_of(job_run: JobRun) -> str:
+    """Its name, without its payload."""
+    return Job.objects.values_list("name", flat=True).get(pk=job_run.job_id)
+
+
 def _page(model: str, pk: str) -> str:
     """The address of the admin's page of one."""
-    return f"{settings.JACKFIELD_URL}{reverse(f'admin:runs_{model}_change', args=[quote(pk)])}"
+    try:
+        address = reverse(f"admin:runs_{model}_change", args=[quote(pk)])
+    except NoReverseMatch:
+        address = reverse("admin:index")
+    return f"{settings.JACKFIELD_URL}{address}"
 
 
 def _words(message: Any) -> str:
