@@ -91,6 +91,8 @@ PARAMETER_NAMES = {
     "workspace_id": ("workspaceId", "The workspace's id, a UUID."),
     "project_name": ("projectName", "The project's name."),
     "run_id": ("runId", "The run's id."),
+    "job_id": ("jobId", "The job's id."),
+    "job_run_id": ("jobRunId", "The job run's id."),
     "task_id": ("taskId", "The task's id."),
     "event_name": ("eventName", "The name of the event that a step waits for."),
     "published_module_id": ("publishedModuleId", "The published module's id."),
