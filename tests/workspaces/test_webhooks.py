@@ -21,6 +21,7 @@ from apps.lib import broker as client
 from apps.lib.errors import Conflict, InvalidInput, NotFound
 from apps.workspaces import webhooks
 from apps.workspaces.audit import SYSTEM
+from apps.workspaces.delivering import Outcome
 from apps.workspaces.models import AuditEvent, Project, WebhookDelivery, WebhookEndpoint
 from tests.cast import Cast
 from tests.workspaces.receiver import Receiver, receiving
@@ -325,7 +326,7 @@ def test_what_the_receiver_says_is_kept_without_secrets(endpoint: WebhookEndpoin
 # -- Who carries it --------------------------------------------------------------------------------------------------
 def test_what_is_carried_is_left_alone_until_the_lease_is_over(endpoint: WebhookEndpoint, receiver: Receiver) -> None:
     row = emitted(endpoint.project)
-    assert webhooks._claim(row.pk) is not None  # and then the worker is killed
+    assert webhooks._courier.claim(row.pk) is not None  # and then the worker is killed
     row.refresh_from_db()
     assert row.lease_until is not None
     assert timedelta(seconds=15) < row.lease_until - timezone.now() <= timedelta(seconds=20)
@@ -337,23 +338,23 @@ def test_what_is_carried_is_left_alone_until_the_lease_is_over(endpoint: Webhook
 
 def test_who_comes_back_after_its_lease_writes_nothing(endpoint: WebhookEndpoint, receiver: Receiver) -> None:
     row = emitted(endpoint.project)
-    late = webhooks._claim(row.pk)
+    late = webhooks._courier.claim(row.pk)
     assert late is not None
     row.refresh_from_db()
     make_due(row)
-    second = webhooks._claim(row.pk)
+    second = webhooks._courier.claim(row.pk)
     assert second is not None
-    webhooks._finish(late, webhooks.Outcome(timezone.now(), 0, status=500))
+    webhooks._courier.finish(late, Outcome(timezone.now(), 0, status=500))
     row.refresh_from_db()
     assert (row.try_count, row.lease_until) == (0, second.lease_until)
-    webhooks._finish(second, webhooks.Outcome(timezone.now(), 0, status=200))
+    webhooks._courier.finish(second, Outcome(timezone.now(), 0, status=200))
     row.refresh_from_db()
     assert (row.try_count, row.status) == (1, "delivered")
 
 
 def test_an_endpoint_has_at_most_four_deliveries_under_way(endpoint: WebhookEndpoint) -> None:
     rows = [emitted(endpoint.project) for _ in range(6)]
-    assert [webhooks._claim(row.pk) is not None for row in rows] == [True] * 4 + [False] * 2
+    assert [webhooks._courier.claim(row.pk) is not None for row in rows] == [True] * 4 + [False] * 2
 
 
 def test_a_slow_endpoint_gets_fewer_and_takes_nothing_from_others(
@@ -361,16 +362,16 @@ def test_a_slow_endpoint_gets_fewer_and_takes_nothing_from_others(
 ) -> None:
     monkeypatch.setattr(webhooks, "enqueue", lambda ids, **options: None)
     slow = [emitted(cast.project) for _ in range(5)]
-    assert webhooks._claim(slow[0].pk) is not None
-    assert webhooks._claim(slow[1].pk) is not None
-    lease = timezone.now() + webhooks.LEASE - webhooks.SLOW - timedelta(seconds=1)
+    assert webhooks._courier.claim(slow[0].pk) is not None
+    assert webhooks._courier.claim(slow[1].pk) is not None
+    lease = timezone.now() + webhooks.LEASE - webhooks._courier.slow - timedelta(seconds=1)
     WebhookDelivery.objects.filter(pk=slow[0].pk).update(lease_until=lease, next_try_at=lease)
-    assert webhooks._claim(slow[2].pk) is None
+    assert webhooks._courier.claim(slow[2].pk) is None
     webhooks.create_endpoint(cast.project, "https://other.example", SYSTEM)
     emitted(cast.project)
     other = WebhookDelivery.objects.exclude(endpoint=endpoint).get()
-    assert webhooks._claim(other.pk) is not None
-    assert webhooks._claim(slow[3].pk) is None
+    assert webhooks._courier.claim(other.pk) is not None
+    assert webhooks._courier.claim(slow[3].pk) is None
 
 
 def test_the_sweeper_hands_out_as_many_as_there_is_room_for(
@@ -382,7 +383,7 @@ def test_the_sweeper_hands_out_as_many_as_there_is_room_for(
     webhooks.create_endpoint(cast.project, "https://other.example", SYSTEM)
     emitted(cast.project)
     named.clear()
-    webhooks._claim(rows[0].pk)
+    webhooks._courier.claim(rows[0].pk)
     assert webhooks.sweep() == 4
     assert len(set(named)) == 4
     to = list(WebhookDelivery.objects.filter(pk__in=named).values_list("endpoint", flat=True))
@@ -529,7 +530,7 @@ def test_one_that_waits_is_tried_now_and_one_under_way_is_left_alone(
     row = tried(emitted(endpoint.project))
     assert webhooks.deliver(row.pk) is None
     webhooks.redeliver(webhooks.find_delivery(endpoint.project, row.pk), SYSTEM)
-    assert webhooks._claim(row.pk) is not None
+    assert webhooks._courier.claim(row.pk) is not None
     carried = webhooks.redeliver(webhooks.find_delivery(endpoint.project, row.pk), SYSTEM)
     assert carried.lease_until is not None
     assert webhooks.deliver(row.pk) is None
@@ -539,11 +540,11 @@ def test_one_that_waits_is_tried_now_and_one_under_way_is_left_alone(
 def test_one_that_is_deleted_meanwhile_is_not_found(endpoint: WebhookEndpoint) -> None:
     row = emitted(endpoint.project)
     seen = webhooks.find_delivery(endpoint.project, row.pk)
-    carried = webhooks._claim(row.pk)
+    carried = webhooks._courier.claim(row.pk)
     assert carried is not None
     webhooks.delete_endpoint(endpoint, SYSTEM)
     assert not WebhookDelivery.objects.exists()
-    webhooks._finish(carried, webhooks.Outcome(timezone.now(), 0, status=200))
+    webhooks._courier.finish(carried, Outcome(timezone.now(), 0, status=200))
     with pytest.raises(NotFound):
         webhooks.redeliver(seen, SYSTEM)
 
