@@ -197,6 +197,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget old executions": {"task": "runs.forget_old", "schedule": 3600.0},
     # Those that wait longer than until the next one (the workers were stopped) are thrown away, not worked off.
     "keep connections alive": {"task": "connections.keep_alive", "schedule": 30.0, "options": {"expires": 30.0}},
+    "take up auth operations": {"task": "connections.sweep_auth", "schedule": 10.0, "options": {"expires": 10}},
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
     "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
@@ -373,6 +374,7 @@ UNFOLD = {
                     _link("Integrations", "extension", "connections_integration_changelist", but="/catalog/"),
                     _link("Connections", "cable", "connections_connection_changelist"),
                     _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
+                    _link("Notifications", "notifications", "workspaces_notificationrule_changelist"),
                     _link("Try a tool", "bolt", "runs_execution_try", "is_editor"),
                 ],
             },

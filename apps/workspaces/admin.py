@@ -35,6 +35,7 @@ from apps.lib.errors import Failure
 
 from . import (
     accounts,
+    admin_notifications,  # noqa: F401 - registers its pages
     admin_webhooks,  # noqa: F401 - registers its pages
     quota,
     services,

@@ -52,6 +52,8 @@ EVENT_MEANINGS = {
     "connection.refreshed_failed": "An account needs to be connected again; with the link for that",
     "connection.recovered": "An account that needed it was connected again",
     "connection.deleted": "An account was disconnected",
+    "run.failed": "A run of a module failed",
+    "job_run.failed": "A job run failed: one of its items or more",
 }
 STATES = {"Delivered": "success", "Pending": "info", "Waits for its next try": "warning", "Dead": "danger"}
 
