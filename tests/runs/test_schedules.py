@@ -113,10 +113,15 @@ def calendars(*names: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional={name: members(known[name]) for name in names})
 
 
+# Hours in which clocks are changed, so that most examples have to do with it.
+NIGHT = st.lists(st.integers(0, 4), min_size=1, max_size=5) | st.just("*")
+nights = st.fixed_dictionaries(
+    {"hour": NIGHT, "minute": st.lists(st.integers(0, 59), min_size=1, max_size=4) | st.just("*")}
+)
 moments = st.sampled_from([(zone, moment) for zone, ones in PLACES.items() for moment in ones])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(calendar=calendars("minute", "hour", "dayOfWeek", "dayOfMonth"), where=moments, shift=st.integers(-720, 720))
 def test_a_calendar_fires_when_a_walk_over_all_minutes_says(
     calendar: dict[str, Any], where: tuple[str, str], shift: int
@@ -130,7 +135,21 @@ def test_a_calendar_fires_when_a_walk_over_all_minutes_says(
     assert all(one > begin + 2 * DAY for one in found[len(expected) :])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=300, deadline=None)
+@given(calendar=nights, where=moments, shift=st.integers(-240, 240))
+def test_a_calendar_of_the_night_fires_when_a_walk_over_all_minutes_says(
+    calendar: dict[str, Any], where: tuple[str, str], shift: int
+) -> None:
+    zone, moment = where
+    begin = at(moment) + shift * MINUTE
+    end = begin + timedelta(hours=5)
+    expected = walked(calendar, zone, begin, end, MINUTE)
+    found = next_firings(clean({"calendars": [calendar], "timezone": zone}), begin, len(expected) + 1)
+    assert found[: len(expected)] == expected
+    assert all(one > end for one in found[len(expected) :])
+
+
+@settings(max_examples=30, deadline=None)
 @given(calendar=calendars("second", "minute", "hour"), where=moments, shift=st.integers(-3_600, 3_600))
 def test_a_calendar_fires_when_a_walk_over_all_seconds_says(
     calendar: dict[str, Any], where: tuple[str, str], shift: int
@@ -144,7 +163,7 @@ def test_a_calendar_fires_when_a_walk_over_all_seconds_says(
     assert all(one > begin + timedelta(minutes=20) for one in found[len(expected) :])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     calendar=calendars("dayOfWeek", "dayOfMonth", "month", "year"),
     begin=st.datetimes(datetime(1970, 1, 1), datetime(2201, 1, 1)),
