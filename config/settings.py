@@ -134,7 +134,8 @@ if "sqlite" in _database["ENGINE"]:
     _options |= {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        # The first one counts for a new file alone, and only before anything is in it.
+        "init_command": "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
     _database["DISABLE_SERVER_SIDE_CURSORS"] = True  # PgBouncer in transaction mode
@@ -185,6 +186,8 @@ CELERY_TASK_ROUTES = {
     "connections.refresh_ahead": {"queue": "refresh"},
     "workspaces.deliver": {"queue": "deliveries"},
     "runs.carry": {"queue": "runs"},  # and "steps" where the run had begun (`apps.runs.hints`)
+    "runs.advance_job": {"queue": "steps"},
+    "runs.fire_due_jobs": {"queue": "steps"},  # never behind what the others clear away
 }
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -200,6 +203,7 @@ CELERY_BEAT_SCHEDULE = {
     "take up auth operations": {"task": "connections.sweep_auth", "schedule": 10.0, "options": {"expires": 10}},
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
     "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
+    "fire jobs that are due": {"task": "runs.fire_due_jobs", "schedule": 1.0, "options": {"expires": 5}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "tell of failures that are due": {"task": "workspaces.sweep_notices", "schedule": 10.0, "options": {"expires": 10}},
 }
@@ -213,6 +217,7 @@ JACKFIELD_LOG_BACKGROUND = not TESTING
 # Seconds for which neither side of a proxied stream may send a byte; a toolkit's longer timeout goes before.
 JACKFIELD_STREAM_IDLE_SECONDS = float(os.environ.get("JACKFIELD_STREAM_IDLE_SECONDS", "60"))
 JACKFIELD_EXECUTION_DAYS = int(os.environ.get("JACKFIELD_EXECUTION_DAYS", "30"))
+JACKFIELD_AUDIT_DAYS = int(os.environ.get("JACKFIELD_AUDIT_DAYS", "365"))
 
 # -- People ----------------------------------------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]

@@ -9,7 +9,11 @@ class ConnectionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import receivers  # noqa: F401 - connects them
+        from apps.workspaces import project_settings
+
+        from . import auth_sessions, receivers  # noqa: F401 - connects them
+
+        project_settings.register(auth_sessions.PART)
 
         logging.getLogger("django.security.csrf").addFilter(hide_connect_links)
 

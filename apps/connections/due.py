@@ -26,6 +26,8 @@ NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def is_refreshable(connection: Connection, credentials: dict[str, Any]) -> bool:
+    if connection._state.adding:  # one that is nowhere stored (`auth_sessions.transient`)
+        return False
     return connection.auth_type == "client_credentials" or bool(
         connection.auth_type == "oauth2" and credentials.get("refresh_token")
     )

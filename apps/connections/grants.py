@@ -23,7 +23,7 @@ from apps.toolkits.spec import Basic, ClientCredentials, OAuth1, OAuth2, Toolkit
 from . import access, oauth, oauth1
 from .models import ConnectSession, Integration
 from .refresh import expiry, stored_token
-from .upstream import Account, profile, verify_credentials
+from .upstream import Account, NotAsked, profile, verify_credentials
 
 # What providers call a person in an OAuth 1.0a token answer, for those without a profile call.
 NAMES = ("screen_name", "username", "fullname", "user_name", "user_id", "user_nsid", "edam_userId")
@@ -131,7 +131,7 @@ def _by_client(
     except BadParameters as error:
         raise InvalidInput(error.faults) from None
     except errors.Unreachable as error:
-        raise InvalidInput(
+        raise NotAsked(
             {
                 "credentials": [
                     _("%(toolkit)s could not be asked: %(reason)s") % {"toolkit": toolkit.name, "reason": error.text}
@@ -140,7 +140,8 @@ def _by_client(
         ) from None
     except (oauth.TokenError, LookupError) as error:
         said = redact_text(str(error), [client.secret] if len(client.secret) > 3 else [])
-        raise InvalidInput(
+        fault = NotAsked if getattr(error, "code", "") == "temporarily_unavailable" else InvalidInput
+        raise fault(
             {"credentials": [_("%(toolkit)s gives no token: %(reason)s") % {"toolkit": toolkit.name, "reason": said}]}
         ) from None
     credentials = stored_token(token)

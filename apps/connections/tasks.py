@@ -2,12 +2,12 @@
 
 from celery import shared_task
 
-from . import flows, hosted, keepalive
+from . import auth_operations, flows, hosted, keepalive
 
 
 @shared_task(name="connections.forget_expired")  # type: ignore[untyped-decorator] # celery has no types
 def forget_expired() -> int:
-    return flows.forget_expired() + hosted.forget_expired()
+    return flows.forget_expired() + hosted.forget_expired() + auth_operations.forget_old()
 
 
 @shared_task(name="connections.keep_alive")  # type: ignore[untyped-decorator]
@@ -23,3 +23,15 @@ def keep_alive() -> int:
 @shared_task(name="connections.refresh_ahead")  # type: ignore[untyped-decorator]
 def refresh_ahead(ids: list[str]) -> None:
     keepalive.refresh_some(ids)
+
+
+@shared_task(name="connections.carry_auth")  # type: ignore[untyped-decorator]
+def carry_auth(operation_id: str) -> None:
+    """Creates, updates or validates an auth session."""
+    auth_operations.carry(operation_id)
+
+
+@shared_task(name="connections.sweep_auth")  # type: ignore[untyped-decorator]
+def sweep_auth() -> int:
+    """Finds operations on auth sessions that nobody works on."""
+    return auth_operations.sweep()

@@ -31,6 +31,10 @@ class Account:
     picture: str = ""
 
 
+class NotAsked(InvalidInput):
+    """The service could not be asked, or had a fault of its own: another try may go well."""
+
+
 def profile(
     toolkit: Toolkit, integration: Integration, scheme: Any, credentials: dict[str, Any], own: dict[str, str]
 ) -> Account:
@@ -108,14 +112,14 @@ def failed_by_rule(toolkit: Toolkit, answer: http.Answer, data: Any) -> int | No
 def verify_credentials(
     toolkit: Toolkit, integration: Integration, scheme: Any, credentials: dict[str, Any], own: dict[str, str]
 ) -> Account:
-    """Raises `InvalidInput` where the service does not accept them or cannot be asked. Nothing is stored."""
+    """Raises `InvalidInput` where the service does not accept them, `NotAsked` where it cannot be asked. Nothing is stored."""
     if toolkit.test is None and toolkit.profile is None:
         return Account()
     try:
         answer = call_fixed(toolkit, integration, scheme, credentials, own, use_test=True)
         data = http.json_or_none(answer)
     except errors.Unreachable as error:
-        raise InvalidInput(
+        raise NotAsked(
             {
                 "credentials": [
                     _("%(toolkit)s could not be asked: %(reason)s") % {"toolkit": toolkit.name, "reason": error.text}
@@ -126,7 +130,8 @@ def verify_credentials(
         raise InvalidInput(error.faults) from None
     status = failed_by_rule(toolkit, answer, data) or answer.status
     if status >= 300:
-        raise InvalidInput(
+        fault = NotAsked if status >= 500 or status in {408, 425, 429} else InvalidInput
+        raise fault(
             {
                 "credentials": [
                     _("%(toolkit)s does not accept what was entered (status %(status)s).")

@@ -105,6 +105,7 @@ class Runs(Envelope):
         (errors.NotPermitted, 403, "forbidden"),
         (errors.NotFound, 404, "not-found"),
         (errors.UnknownTool, 404, "not-found"),
+        (errors.AuthSessionInUse, 409, "auth-session-already-in-use"),
         (errors.Conflict, 409, "conflict"),
         (errors.QuotaExceeded, 429, "too-many-requests"),
         (errors.RateLimited, 429, "too-many-requests"),

@@ -22,7 +22,9 @@ place. What failed outside is mapped once, in `apps.lib.http`.
     ├── ConnectionExpired           the person must reconnect
     ├── NotPermitted
     ├── NotFound
+    │   └── AuthSessionNotFound
     ├── Conflict
+    │   └── AuthSessionInUse        another run has it to itself
     ├── QuotaExceeded               the plan's calls a day
     │   └── PlanLimitReached        the plan's connections, or its keys
     ├── RateLimited                 our calls a minute
@@ -207,6 +209,13 @@ class NotFound(Failure):
     remediation = "Check the path and the ids in it."
 
 
+class AuthSessionNotFound(NotFound):
+    """The project has no auth session of this id."""
+
+    message = "There is no such auth session."
+    remediation = "See GET auth-sessions for the project's auth sessions, or create one."
+
+
 class Conflict(Failure):
     """It contradicts what is there: an Idempotency-Key used for something else, a name already taken."""
 
@@ -214,6 +223,14 @@ class Conflict(Failure):
     status = 409
     message = "The request conflicts with an earlier one."
     remediation = "Use a new Idempotency-Key for a new request, or repeat the first one unchanged."
+
+
+class AuthSessionInUse(Conflict):
+    """The toolkit lets one run at a time use an auth session, and another run has this one."""
+
+    code = "AUTH_SESSION_ALREADY_IN_USE"
+    message = "Another run has this auth session to itself."
+    remediation = "Start the run again once the other one has ended, or with another auth session."
 
 
 class QuotaExceeded(Failure):

@@ -360,6 +360,9 @@ class Toolkit(Strict):
     retry: Retry = Retry()
     pagination: Pagination | None = None
     timeout: int = Field(default=30, ge=1, le=600)
+    sessions: Literal["exclusive", "shared"] = Field(
+        default="shared", description="Whether one run at a time has an auth session of the Runs API to itself."
+    )
     tools: list[Tool] = []
 
     @property

@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from . import job_runs, jobs, runs
+from . import auth_sessions_urls, job_runs, jobs, runs
 
 # As the Runs API's page prints it, and as the published clients call it.
 PLAIN = "<workspace:workspace_id>/projects/<str:project_name>"
@@ -31,6 +31,7 @@ urlpatterns = [
     path(f"{CLIENTS}/jobs/<str:job_id>/runs", job_runs.ClientJobRunsView.as_view()),
     path(f"{CLIENTS}/jobs/<str:job_id>/runs/<str:job_run_id>", job_runs.ClientJobRunView.as_view()),
     path(f"{CLIENTS}/jobs/<str:job_id>/runs/<str:job_run_id>/terminate", job_runs.ClientTerminateView.as_view()),
+    *auth_sessions_urls.below(PLAIN, CLIENTS),
     # At both prefixes; as a pattern of its own, for there is nothing to describe.
     re_path(
         r"^(?:api/v1/workspace/)?(?P<workspace_id>[0-9a-fA-F-]{36})/web-tasks(?:/.*)?$", jobs.NoWebTasksView.as_view()
