@@ -185,6 +185,7 @@ CELERY_TASK_ROUTES = {
     "connections.keep_alive": {"queue": "refresh"},
     "connections.refresh_ahead": {"queue": "refresh"},
     "workspaces.deliver": {"queue": "deliveries"},
+    "runs.deliver": {"queue": "deliveries"},
     "runs.carry": {"queue": "runs"},  # and "steps" where the run had begun (`apps.runs.hints`)
     "runs.advance_job": {"queue": "steps"},
     "runs.fire_due_jobs": {"queue": "steps"},  # never behind what the others clear away
@@ -204,6 +205,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
     "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "fire jobs that are due": {"task": "runs.fire_due_jobs", "schedule": 1.0, "options": {"expires": 5}},
+    "send results that are due": {"task": "runs.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "tell of failures that are due": {"task": "workspaces.sweep_notices", "schedule": 10.0, "options": {"expires": 10}},
 }
@@ -378,6 +380,7 @@ UNFOLD = {
                     _link("Own toolkits", "build", "toolkits_owntoolkit_changelist"),
                     _link("Integrations", "extension", "connections_integration_changelist", but="/catalog/"),
                     _link("Connections", "cable", "connections_connection_changelist"),
+                    _link("Auth sessions", "passkey", "connections_authsession_changelist"),
                     _link("Webhooks", "webhook", "workspaces_webhookendpoint_changelist"),
                     _link("Notifications", "notifications", "workspaces_notificationrule_changelist"),
                     _link("Try a tool", "bolt", "runs_execution_try", "is_editor"),

@@ -32,7 +32,17 @@ from apps.workspaces.admin_base import (
 from apps.workspaces.audit import actor_of, record
 from apps.workspaces.models import Project
 
-from . import access, admin_catalog, admin_links, flows, integrations, raw, refresh, services
+from . import (
+    access,
+    admin_auth_sessions,  # noqa: F401 - registers its pages
+    admin_catalog,
+    admin_links,
+    flows,
+    integrations,
+    raw,
+    refresh,
+    services,
+)
 from .admin_forms import IntegrationForm, TestConnectForm, has_secret
 from .admin_raw import RawIntegrationForm
 from .links import Link, make_link
