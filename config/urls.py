@@ -25,6 +25,7 @@ urlpatterns = [
     path("", include("apps.runs.api.runs_urls")),
     path("api/execution/", include("apps.runs.api.sessions_urls")),
     path("", include("apps.runs.api.hooks_urls")),
+    path("", include("apps.runs.api.job_results_urls")),
     path("api/integrations/", include("apps.runs.api.raw_urls")),
     path("", RedirectView.as_view(url="/admin/")),
     path("healthz", health.healthz),

@@ -16,7 +16,15 @@ from pydantic import ValidationError
 
 from apps.lib import expressions, pattern
 
-from .definition import KINDS, MAX_STEPS, RESERVED_LAST_SEGMENTS, FormField, StartParameter, seconds_of
+from .definition import (
+    KINDS,
+    MAX_STEPS,
+    NAME_PATTERN,
+    RESERVED_LAST_SEGMENTS,
+    FormField,
+    StartParameter,
+    seconds_of,
+)
 from .format import Place, Report, did_you_mean
 from .order import Written
 from .parameters import Wrong, convert
@@ -39,6 +47,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MOST_PARAMETERS = 100  # the format refuses more
+LONGEST_API = 150  # characters of a module's name
 LONGEST_HOOK = 60  # seconds that a hook's sender waits at most
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 EVENT_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,100}")
@@ -58,6 +67,7 @@ def check_contents(data: dict[str, Any], steps: list[Written], report: Report) -
         if check is not None:
             check(step.raw[step.kind], (*step.path, step.kind), report)
     _check_hook(data, report)
+    _check_extended_payloads(data, report)
     _check_end(data, report)
 
 
@@ -96,6 +106,23 @@ def _check_hook(data: dict[str, Any], report: Report) -> None:
     for parameter, _ in parameters:
         if parameter.required and parameter.default is None and parameter.api_name not in mapped:
             report(("hook", "parameters"), f"The start parameter {parameter.api_name} is required, and not given here.")
+
+
+def _check_extended_payloads(data: dict[str, Any], report: Report) -> None:
+    given = data.get("extended_payloads")
+    if isinstance(given, str):
+        _report_single(given, ("extended_payloads",), report)
+    for index, item in enumerate(given if isinstance(given, list) else []):
+        path: Place = ("extended_payloads", index)
+        api, parameters = (item.get("api"), item.get("parameters")) if isinstance(item, dict) else (None, None)
+        if isinstance(api, str) and not expressions.has_expression(api) and not _is_module_name(api):
+            report((*path, "api"), "Must be the name of a module.")
+        if isinstance(parameters, str):
+            _report_single(parameters, (*path, "parameters"), report)
+
+
+def _is_module_name(text: str) -> bool:
+    return len(text) <= LONGEST_API and re.fullmatch(NAME_PATTERN.rstrip("$"), text) is not None
 
 
 def _check_end(data: dict[str, Any], report: Report) -> None:

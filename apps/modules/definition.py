@@ -314,6 +314,13 @@ class End(Strict):
     redirect: Text | None = Field(default=None, description="An absolute URL on an origin that the project allows.")
 
 
+class Payload(Strict):
+    """One more run for a job run: of the module ``api``, with these start parameters. Both may hold expressions."""
+
+    api: Text = Field(min_length=1)
+    parameters: dict[str, Json] | Text = {}
+
+
 class Definition(Strict):
     """A whole module."""
 
@@ -324,6 +331,10 @@ class Definition(Strict):
     start_parameters: list[StartParameter] = Field(default=[], max_length=100)
     steps: list[Step] = Field(min_length=1, max_length=MAX_STEPS)
     result: Json = None
+    extended_payloads: list[Payload] | Text | None = Field(
+        default=None,
+        description="What a run adds to its job run at its end: [{api, parameters}], or one expression that gives such a list.",
+    )
     hook: Hook | Literal[False] | None = None
     end: End | None = None
 

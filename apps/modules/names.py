@@ -40,6 +40,7 @@ class Names:
         for step in self.order.steps:
             self._check_step(step)
         self._check_outside("result", self.order.end)
+        self._check_outside("extended_payloads", self.order.end)
         self._check_outside("end", self.order.end)
         self._check_hook()
 
@@ -57,7 +58,7 @@ class Names:
     def _check_outside(self, key: str, state: Reached) -> None:
         for path, text in texts(self.data.get(key), (key,)):
             for names in self._names_of(path, text):
-                if not (key == "end" and names[0] == "result"):  # the end's words may tell the result
+                if not (key != "result" and names[0] == "result"):  # what comes after it may tell the result
                     self._check_path(names, path, None, state, {})
 
     def _check_hook(self) -> None:

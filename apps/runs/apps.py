@@ -2,7 +2,7 @@ import logging
 
 from django.apps import AppConfig
 
-PERMISSIONS = ("/s/", "/hooks/")  # addresses that are permissions themselves
+PERMISSIONS = ("/s/", "/hooks/", "/v1/job-results/")  # addresses that are permissions themselves
 
 
 class RunsConfig(AppConfig):
@@ -11,7 +11,12 @@ class RunsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from apps.workspaces import project_settings
+
         from . import receivers  # noqa: F401 - registers them
+        from .api.sinks import SETTING
+
+        project_settings.register(SETTING)
 
         for name in ("django.request", "django.security.csrf"):
             logging.getLogger(name).addFilter(hide_links)

@@ -7,6 +7,7 @@ steps that it was performing, and the next one knows which (`Machine.lost`).
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -24,9 +25,9 @@ from apps.lib.errors import Failure
 from apps.modules import services as modules
 from apps.workspaces.audit import Actor
 
-from . import endings, hints, history, human, leases, performing, starting
+from . import endings, hints, history, human, job_items, leases, performing, run_auth, starting
 from .engine import Ask, Event, Machine, Perform, RunModule, StepError, events
-from .engine.machine import Command
+from .engine.machine import TIMED_OUT, Command
 from .models import HumanTask, Run, RunSignal
 from .threads import Threads
 
@@ -81,17 +82,21 @@ def _carry_one(run_id: str) -> Run | None:
     known = request_id_var.set(run.request_id or run.pk)
     try:
         with leases.held(run) as lease:
-            _carry(run, lease)
+            has_ended = _carry(run, lease)
     finally:
         request_id_var.reset(known)
+    if run.job_run_id and has_ended:
+        job_items.advance_in_place(run.job_run_id)
     return run
 
 
-def _carry(run: Run, lease: leases.Lease) -> None:
+def _carry(run: Run, lease: leases.Lease) -> bool:
+    """Whether the run has ended by it."""
     try:
         carrier = _Carrier(run, lease)
         try:
             carrier.work()
+            return carrier.machine.is_over
         except LeaseLost:
             log.info("run %s is carried no further: it was cancelled or taken over", run.pk)
             carrier.note_cancelled()
@@ -100,6 +105,7 @@ def _carry(run: Run, lease: leases.Lease) -> None:
     except Exception:
         log.exception("run %s cannot be carried", run.pk)
         _give_up(run)
+    return False
 
 
 def _give_up(run: Run) -> None:
@@ -213,6 +219,8 @@ class _Carrier:
         self.asks, self.runs_others = bool(kinds & {"form", "approve"}), "run" in kinds
 
     def work(self) -> None:
+        if run_auth.is_due(self.run):
+            self.check_auth()
         if self.machine.performing:
             self.machine.lost(timezone.now())
         while not self.machine.is_over:
@@ -232,6 +240,19 @@ class _Carrier:
                 return
         self.persist([])
         self.clear_up()
+
+    # -- Before the first attempt ------------------------------------------------------------------------------------
+    def check_auth(self) -> None:
+        """Whether the account works that the run is to act with. The time that this takes is worked, too."""
+        error = run_auth.check(self.run, self.left, self.still_mine)
+        if error is not None:
+            self.machine.refused(TIMED_OUT if self.left <= 0 else error, timezone.now())
+
+    def still_mine(self) -> None:
+        """Raises `LeaseLost`."""
+        self.must_look = self.was_poked() or self.must_look
+        if self.lease.lost.is_set():
+            raise LeaseLost
 
     # -- Performing --------------------------------------------------------------------------------------------------
     @property
@@ -424,10 +445,7 @@ class _Carrier:
             for pk, key in self.used.items():
                 RunSignal.objects.filter(pk=pk, used_by="").update(used_by=key)
             if self.machine.is_over:
-                self.run.status, self.run.result, self.run.error = (
-                    changes[name] for name in ("status", "result", "error")
-                )
-                endings.ended(self.run, now)
+                endings.ended(self._as_ended(changes), now, tell_job=False)  # `_carry_one` does
                 if self.asks:
                     human.cancel_all([self.run.pk], now)
 
@@ -447,7 +465,16 @@ class _Carrier:
                 "result": machine.result,
                 "error": error_shown(machine.error) if failed and machine.error else None,
             }
+            if machine.extended:
+                changes["extended_payloads"] = machine.extended
         return changes
+
+    def _as_ended(self, changes: dict[str, Any]) -> Run:
+        """The run as it is written; our own stays as it was claimed, which says whose turn is next (`hints.take_next`)."""
+        run = copy.copy(self.run)
+        for name in ("status", "result", "error"):
+            setattr(run, name, changes[name])
+        return run
 
     def _begin(self, command: Command, now: datetime) -> bool:
         """Asks a person, or starts a run. False, and the step has failed, where that cannot be done."""
@@ -464,7 +491,13 @@ class _Carrier:
 
     def _start(self, command: RunModule) -> None:
         run = self.run
-        options = starting.Options(run.maximum_attempts, run.request_timeout, run.save_trace, run.unseal("proxy"))
+        options = starting.Options(
+            run.maximum_attempts,
+            run.request_timeout,
+            run.save_trace,
+            run.unseal("proxy"),
+            **run_auth.inherited(run),
+        )
         starting.start(
             modules.find_published(run.project, command.module),
             command.parameters,

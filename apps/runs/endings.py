@@ -14,8 +14,11 @@ from .models import Run, poke
 EMPTIED: dict[str, Any] = {"wake_at": None, "lease_token": "", "lease_until": None, "runtime_auth": ""}
 
 
-def ended(run: Run, now: datetime) -> None:
-    """To be called in the transaction that ended the run; ``run`` shows how: status, result, error."""
+def ended(run: Run, now: datetime, *, tell_job: bool = True) -> None:
+    """To be called in the transaction that ended the run; ``run`` shows how: status, result, error.
+
+    ``tell_job`` is false where the caller itself goes on with the run's job run once that is committed.
+    """
     if run.parent_id:
         poke(Run.objects.filter(pk=run.parent_id), now)
         hints.hint(run.parent_id)
@@ -25,5 +28,5 @@ def ended(run: Run, now: datetime) -> None:
         sinks.write_delivery(run, now)
     if run.status == Run.Status.FATAL_ERRORED and run.parent_id is None:
         notices.run_failed(run, now)
-    if run.job_run_id:
+    if run.job_run_id and tell_job:
         hints.hint_job(run.job_run_id)

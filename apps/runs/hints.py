@@ -48,7 +48,7 @@ def hint(run_id: str, begun: bool = True) -> None:
 
 
 def hint_job(job_run_id: str) -> None:
-    """Tells the workers that one of a job run's runs has ended, once that is committed."""
+    """Tells the workers that a job run has something to do, once the transaction is committed."""
     transaction.on_commit(partial(broker.hand, JOB_TASK, [job_run_id], queue="steps"))
 
 
@@ -60,7 +60,7 @@ def hint_new(run: Run) -> None:
 
 def has_room(workspace_id: Any, now: datetime, begun: bool) -> bool:
     """Whether one more run of the workspace is to be hinted at now."""
-    return _room(workspace_id, now, begun=begun) > 0
+    return room(workspace_id, now, begun=begun) > 0
 
 
 def hint_at(run_id: str, wake: datetime | None) -> None:
@@ -113,7 +113,7 @@ def sweep() -> int:
 
 def _sweep(workspace_id: Any, now: datetime, begun: bool) -> int:
     rows = _of_queue(_unhinted(now).filter(workspace=workspace_id), begun).order_by("wake_at")
-    found = list(rows.values_list("pk", flat=True)[: _room(workspace_id, now, begun=begun)])
+    found = list(rows.values_list("pk", flat=True)[: room(workspace_id, now, begun=begun)])
     marked = _mark(found, now)
     _send(marked, begun)
     return len(marked)
@@ -130,7 +130,7 @@ def _unhinted(now: datetime) -> RunQuerySet:
     return Run.objects.due(now).filter(Q(hinted_at=None) | Q(hinted_at__lt=now - AGAIN) | Q(hinted_at__gt=now + AGAIN))
 
 
-def _room(workspace_id: Any, now: datetime, *, begun: bool) -> int:
+def room(workspace_id: Any, now: datetime, *, begun: bool = False) -> int:
     """How many hints more the workspace may have under way. Looks at no more rows than it must."""
     hinted = Run.objects.due(now).filter(
         workspace=workspace_id, hinted_at__gte=now - AGAIN, hinted_at__lte=now + AGAIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from apps.modules.definition import Definition
 from apps.modules.models import Module, ModuleVersion
 from apps.workspaces.audit import Actor, record
 
-from . import endings, hints, history, human, sinks
+from . import endings, hints, history, human, run_auth, sinks
 from .definitions import definition_of
 from .engine import events
 from .models import Run, RunEvent, RunSignal, poke
@@ -61,16 +61,21 @@ def start(
     version: ModuleVersion | None = None,
     parent: Run | None = None,
     parent_key: str = "",
+    hint: bool | None = None,
 ) -> Run:
     """Makes a run of the module's published version (or of ``version``) and hints at it once it is committed.
 
+    ``hint`` says whether, where the caller knows; else it is hinted at if its workspace has room for one more.
     Parameters are checked and converted (`apps.modules.parameters.clean`): raises `InvalidInput` with every fault by API
     name, and those of ``options`` by the names of the Runs API; `NotFound` where the module is not published or its access is
-    off, `BadRequest` where runs are nested too deeply.
+    off, `BadRequest` where runs are nested too deeply or no auth session is named that the project asks for,
+    `AuthSessionInUse` where another run has it to itself.
     """
     version_id = version.pk if version else _published(module)
     given = _cleaned(definition_of(version_id), parameters)
     _check_options(options)
+    if parent is None and options.auth_options is None and run_auth.is_needed(module.project):
+        options = replace(options, **run_auth.for_other_surfaces(module.project, user_id))
     now = timezone.now()
     run = Run(
         project_id=module.project_id,
@@ -94,13 +99,20 @@ def start(
         request_id=request_id(),
         created_at=now,
         wake_at=now,
-        hinted_at=now if hints.has_room(module.project.workspace_id, now, begun=parent is not None) else None,
     )
+    if hint is None:
+        hint = hints.has_room(run.workspace_id, now, begun=parent is not None)
+    run.hinted_at = now if hint else None
     sink = options.sink or (sinks.default_of(module.project) if parent is None else None)
     for name, value in (("proxy", options.proxy), ("sink", sink), ("runtime_auth", options.runtime_auth)):
         if value:
             run.seal(name, value)
-    run.save(force_insert=True)
+    if run.auth_session:
+        with transaction.atomic():
+            run_auth.take(run, module.project)
+            run.save(force_insert=True)
+    else:
+        run.save(force_insert=True)
     hints.hint_new(run)
     return run
 
@@ -158,20 +170,29 @@ def _depth(parent: Run | None) -> int:
 
 
 # -- Cancelling ------------------------------------------------------------------------------------------------------
-def cancel(run: Run, actor: Actor) -> bool:
+def cancel(run: Run, actor: Actor, reason: dict[str, str] | None = None) -> bool:
     """Ends a living run and those it started; takes effect at once, what is being performed ends without effect.
 
-    Cancels its open tasks. False where it had ended.
+    Cancels its open tasks. ``reason``, {type, message}, is told where the run's result is read. False where it had ended.
     """
     now = timezone.now()
     with transaction.atomic():
-        won = _end_tree(run.pk, now)
+        won = _end_tree(run.pk, now, reason)
         if won:
             record(actor, "run.cancelled", run.pk, project=run.project, module=run.module.name)
     if won:
         # What a carrier had started before it could notice; in a transaction of its own, so that rows are always locked
         # from the bottom up, as a run that ends locks its own row and then the one above.
         cancel_children([run.pk])
+    return won
+
+
+def cancel_of_job(run_id: str, reason: dict[str, str]) -> bool:
+    """The same for a run of a job run that has ended: neither logged nor told to it one by one, for there may be many."""
+    now = timezone.now()
+    with transaction.atomic():
+        won = _end_tree(run_id, now, reason, tell_job=False)
+    cancel_children([run_id])
     return won
 
 
@@ -185,25 +206,27 @@ def cancel_children(run_ids: list[str]) -> None:
         run_ids = left
 
 
-def _end_tree(run_id: str, now: datetime) -> bool:
+def _end_tree(run_id: str, now: datetime, reason: dict[str, str] | None = None, *, tell_job: bool = True) -> bool:
     """Cancels the living runs of a tree, the lowest first. Whether the one at its top was among them."""
     levels = [[run_id]]
     while below := list(Run.objects.living().filter(parent__in=levels[-1]).values_list("pk", flat=True)):
         levels.append(below)
-    won = [pk for level in reversed(levels) for pk in level if _end(pk, now)]
+    won = [pk for level in reversed(levels) for pk in level if _end(pk, now, reason)]
     if won:
         human.cancel_all(won, now)
         # Of those in between the one above has ended, too, and nobody waits for them.
         top = Run.objects.filter(pk__in=won).exclude(parent__in=won)
         others = Run.objects.filter(pk__in=won, parent__in=won).exclude(auth_session="")
         for run in [*top, *others]:
-            endings.ended(run, now)
+            endings.ended(run, now, tell_job=tell_job)
     return run_id in won
 
 
-def _end(run_id: str, now: datetime) -> bool:
+def _end(run_id: str, now: datetime, reason: dict[str, str] | None) -> bool:
     living = Run.objects.living().filter(pk=run_id)
-    ended = {"status": Run.Status.CANCELLED, "ended_at": now, "wake_at": None, "runtime_auth": ""}
+    ended: dict[str, Any] = {"status": Run.Status.CANCELLED, "ended_at": now, "wake_at": None, "runtime_auth": ""}
+    if reason:
+        ended["error"] = reason
     # Only the lease's holder writes events: whoever carries the run adds this one when it notices.
     if living.free(now).update(**(ended | endings.EMPTIED | {"events_count": F("events_count") + 1})):
         number = Run.objects.values_list("events_count", flat=True).get(pk=run_id) - 1
@@ -230,6 +253,7 @@ def retry(run: Run, actor: Actor) -> bool:
     with transaction.atomic():
         mine = Run.objects.filter(pk=fresh.pk, status=Run.Status.FATAL_ERRORED, events_count=fresh.events_count)
         if not mine.update(
+            **run_auth.take_again(fresh),
             status=Run.Status.RUNNING,
             attempt=machine.attempt,
             events_count=fresh.events_count + len(added),

@@ -12,7 +12,7 @@ from typing import Any
 # Of the run.
 ATTEMPT = "attempt"  # {number}: an attempt begins; the first too
 BACKOFF = "backoff"  # {until, error}: the attempt failed, another follows
-COMPLETED = "completed"  # {result}
+COMPLETED = "completed"  # {result, extended?: [{api, parameters}]}
 ERRORED = "errored"  # {error}
 CANCELLED = "cancelled"  # {}
 # Of a step; ``key`` says which.

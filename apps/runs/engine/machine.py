@@ -21,6 +21,8 @@ from .state import PERFORMED_KINDS, Block, Node, Scope, State
 
 MAX_OUTPUT = 10 * 1024 * 1024  # bytes of one step's output as JSON
 MAX_RESULT = 2 * 1024 * 1024
+MAX_EXTENDED = 10_000  # payloads that one run adds; together of MAX_RESULT
+LONGEST_API = 150  # characters of a module's name
 MAX_LOSSES = 10  # workers that one step may take along before its run fails
 MAX_ITEMS = 10_000  # of one for_each
 MAX_KEY = 500  # characters
@@ -173,8 +175,26 @@ class Machine(State):
         if size > MAX_RESULT:
             message = f"The result has {size} bytes, more than {MAX_RESULT}."
             self._error(StepError(message, code="result-too-big-error", final=True), now)
-        else:
-            self._make(events.COMPLETED, now, data={"result": result})
+            return
+        try:
+            extended = self._extended(result, now)
+        except (ExpressionError, NotPlain, RecursionError) as error:
+            self._error(_wrong(error, "extended_payloads"), now)
+            return
+        self._make(events.COMPLETED, now, data={"result": result, **({"extended": extended} if extended else {})})
+
+    def _extended(self, result: Any, now: datetime) -> list[dict[str, Any]]:
+        """What the run adds to its job run. Its expressions see the result, too. Raises `NotPlain`."""
+        given: Any = self.definition.extended_payloads
+        if given is None:
+            return []
+        if isinstance(given, list):
+            given = [item.model_dump() for item in given]
+        names = {**self._names(self._root.scope, now), "result": result}
+        value, size = plain(expressions.fill(given, names, load_file=self.facts.load_file))
+        if size > MAX_RESULT:
+            raise NotPlain(f"They have {size} bytes, more than {MAX_RESULT}.")
+        return _payloads(value)
 
     # -- Beginning a step --------------------------------------------------------------------------------------------
     def _begin_condition(self, block: Block, step: Step, now: datetime) -> None:
@@ -310,6 +330,11 @@ class Machine(State):
         self._make(events.ERRORED, now, data={"error": error.as_json()})
 
     # -- What came from outside --------------------------------------------------------------------------------------
+    def refused(self, error: StepError, now: datetime) -> None:
+        """The run fails before an attempt of it began: what it needs is not there."""
+        if not self.is_over:
+            self._make(events.ERRORED, now, data={"error": error.as_json()})
+
     def ended(self, key: str, output: Any, now: datetime, trace: Any = None) -> bool:
         """A performed step, an answered question, an event, another run gave its output. False where nobody waits for it."""
         block = self._expects(key)
@@ -449,6 +474,26 @@ def _matches(retry: Retry, kind: str) -> bool:
     """Whether a step's retry is for errors of this kind."""
     listed = {str(item) for item in retry.on}
     return "any" in listed or (bool(kind) and (kind in listed or (len(kind) == 3 and f"{kind[0]}xx" in listed)))
+
+
+def _payloads(value: Any) -> list[dict[str, Any]]:
+    """``[{api, parameters?}]``, null standing for none. Raises `NotPlain`."""
+    listed = [] if value is None else value
+    if not isinstance(listed, list):
+        raise NotPlain(f"a list was expected, not {str(value)[:100]!r}.")
+    if len(listed) > MAX_EXTENDED:
+        raise NotPlain(f"{len(listed)} payloads are more than {MAX_EXTENDED}.")
+    return [_payload(item, index) for index, item in enumerate(listed)]
+
+
+def _payload(item: Any, index: int) -> dict[str, Any]:
+    api = item.get("api") if isinstance(item, dict) else None
+    if not isinstance(api, str) or not 1 <= len(api) <= LONGEST_API:
+        raise NotPlain(f"[{index}]: an object with api, a module's name, and parameters was expected.")
+    parameters = item.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise NotPlain(f"[{index}].parameters: an object was expected.")
+    return {"api": api, "parameters": parameters or {}}
 
 
 def _lost(node: Node) -> StepError:

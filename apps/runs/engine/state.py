@@ -96,6 +96,7 @@ class State:
         self.facts = facts
         self.attempt = 0
         self.result: Any = None
+        self.extended: list[dict[str, Any]] = []  # payloads that the run adds to its job run: {api, parameters}
         self.error: StepError | None = None  # of the run, or of the attempt that another follows
         self.waiting: dict[str, Waiting] = {}
         self.performing: dict[str, int] = {}
@@ -131,6 +132,7 @@ class State:
         """All of the state, for comparing."""
         return {
             "status": self.status, "attempt": self.attempt, "result": self.result, "error": self.error,
+            "extended": self.extended,
             "waiting": dict(self.waiting), "performing": dict(self.performing), "count": self.count,
             "backoff": self.backoff, "failing": self.failing, "attempts": list(self.attempts),
             "given_up": set(self.given_up), "first": dict(self._first), "heads": set(self._heads),
@@ -201,6 +203,8 @@ class State:
         self._over = FINAL[event.kind]
         self.backoff = self.failing = None
         self.result = event.data.get("result")
+        extended = event.data.get("extended")
+        self.extended = extended if isinstance(extended, list) else []
         self.given_up = set(self.performing)
         if event.kind == events.ERRORED:
             self.error = StepError.of(event.data.get("error"))
