@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Error, sync_playwright
 
 from tests.peers.chromium import FLAGS, find_chromium
 from tests.peers.emulate import Emulate
+from tests.peers.moto import Moto
 from tests.peers.oauth1 import OAuth1Provider
 from tests.peers.oidc import OidcProvider
 from tests.peers.postgres import Postgres
@@ -74,6 +75,12 @@ def oidc_provider() -> Iterator[OidcProvider]:
 def oauth1_provider() -> Iterator[OAuth1Provider]:
     """OAuth 1.0a; `reset()` it first, other tests count and break it too."""
     yield from serve(OAuth1Provider())
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """S3. Each test makes a bucket of its own."""
+    yield from serve(Moto())
 
 
 @pytest.fixture(scope="session")
