@@ -18,9 +18,10 @@ from apps.connections.links import Link, make_link
 from apps.connections.models import Connection, ConnectPage, Integration
 from apps.modules.definition import Step
 from apps.modules.models import Module
+from apps.runs import jobs
 from apps.runs.engine import Ask
 from apps.runs.human import ask
-from apps.runs.models import HumanTask, Run, RunSignal
+from apps.runs.models import HumanTask, Job, JobRun, Run, RunSignal
 from apps.runs.starting import start
 from apps.toolkits.models import OwnToolkit
 from apps.toolkits.services import put
@@ -45,6 +46,7 @@ NO_TENANT = re.compile(
     r"$|admin/|accounts/|identity/|sandbox/|\.well-known/|healthz|readyz|metrics|docs|openapi\.json|api/auth/"
     r"|v1/(<str:app_id>/)?integrations/callback|connect/(result|theme/)|me/leave|api/integrations/templates|static/"
     r"|modules\.schema\.json"
+    r"|\^\(\?:api/v1/workspace/\)\?.*/web-tasks"  # that there are none: tests/api/test_jobs.py
 )
 
 
@@ -102,13 +104,15 @@ def marked(shop: Shop) -> Shop:
     Module.objects.filter(pk=module.pk).update(title=MARK)
     run = start(module, {"note": MARK}, SYSTEM, Run.Surface.RUNS, user_id=f"{MARK}-user")
     step = Step.model_validate({"id": "ok", "approve": {"title": MARK}})
+    body = {"id": MARK, "payload": [{"apiName": MARK, "parameters": {"note": MARK}}], "configuration": {}}
+    jobs.trigger(jobs.create(shop.cast.project, body, SYSTEM, f"{MARK}-user"), SYSTEM)
     ask(run, Ask("ok", step, {"title": MARK}, [f"{MARK}@example.com", f"user:{MARK}-user"], None, None), now)
     return shop
 
 
 def path_of(shop: Shop, route: str) -> str:
     """The route with Alice's own ids in its blanks."""
-    run = Run.objects.get(user_id=f"{MARK}-user")
+    run = Run.objects.get(user_id=f"{MARK}-user", job_run=None)
     values = {
         "workspace_id": str(shop.cast.workspace.pk),
         "project_name": shop.cast.project.name,
@@ -117,6 +121,8 @@ def path_of(shop: Shop, route: str) -> str:
         "published_module_id": run.module.public_id,
         "public_id": run.module.public_id,
         "task_id": run.tasks.get().pk,
+        "job_id": MARK,
+        "job_run_id": JobRun.objects.get(project=shop.cast.project).pk,
         "event_name": "payment",
         "name": MARK,
         "n": "1",
@@ -188,6 +194,8 @@ def state(shop: Shop) -> list[Any]:
         Run.objects.filter(**project, user_id=f"{MARK}-user"),
         RunSignal.objects.all(),
         HumanTask.objects.filter(**project),
+        Job.objects.filter(**project),
+        JobRun.objects.filter(**project),
     ]
     return [list(found.order_by("pk").values()) for found in rows]
 

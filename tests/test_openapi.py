@@ -297,6 +297,7 @@ def test_the_answers_of_every_route_are_as_described(
     seen_of_connecting(api, connection.pk)
     seen_of_runs(api, cast)
     seen_of_tasks(api, cast)
+    seen_of_jobs(api, cast)
     api.call("PUT", "toolkits/warehouse", DOCUMENT)
     api.call("PUT", "toolkits/warehouse", {"name": 5})
     api.get("toolkits/warehouse")
@@ -460,6 +461,38 @@ def seen_of_runs(api: Checked, cast: Cast) -> None:
     api.get("runs?since=yesterday")
     assert api.post(f"/hooks/{module.hook_token}", {"x": 1}, **{"Idempotency-Key": "k"}).status_code == 202
     api.post("/hooks/none", {})
+
+
+def seen_of_jobs(api: Checked, cast: Cast) -> None:
+    """Tries every route of jobs at both prefixes."""
+    publish(cast.project, "nightly")
+    body = {"payload": [{"apiName": "nightly", "parameters": {"a": [1, None]}, "retry": {}}], "configuration": {"maxRuns": 5},
+            "sink": {"type": "webhook", "url": "https://yourapp.com/results", "headers": {"X-Token": "12345"}},
+            "schedule": {"calendars": [{"hour": [9, {"start": 12, "end": 17}], "dayOfWeek": "MONDAY"}], "jitter": "1m"},
+            "proxy": "http://user:password@proxy.example.com:8080", "endUser": "u1",
+            "notifications": [{"type": "webhook", "url": "https://yourapp.com/alarm"}]}  # fmt: skip
+    for number, prefix in enumerate(("", "/api/v1/workspace")):
+        root = f"{prefix}/{cast.workspace.pk}/projects/Shop/jobs"
+        own = f"{root}/job-{number}"
+        assert api.post(root, {"id": f"job-{number}"} | body).status_code == 201
+        assert api.post(root, {"id": f"job-{number}"} | body).status_code == 409
+        api.post(root, {})
+        assert api.get(root).status_code == api.get(own).status_code == 200
+        assert api.call("PUT", own, body | {"sink": None, "proxy": None}).status_code == 200
+        api.call("PUT", own, {})
+        assert api.post(f"{own}/pause").status_code == 200
+        api.get(root)
+        assert api.post(f"{own}/trigger").status_code == 409
+        assert api.post(f"{own}/resume").status_code == 200
+        fired = api.post(f"{own}/trigger", **{"Idempotency-Key": f"t{number}"}).json()["jobRunId"]
+        assert api.get(f"{own}/runs?sortBy=status,asc&pageSize=1").json()["totalCount"] == 1
+        api.get(f"{own}/runs?pageSize=none")
+        api.get(f"{own}/runs/{fired}")
+        assert api.post(f"{own}/runs/{fired}/terminate").status_code == 200
+        assert "results" in api.get(f"{own}/runs/{fired}").json()
+        assert api.delete(own).status_code == 204
+        for path in ("", "/runs", f"/runs/{fired}"):
+            assert api.get(own + path).status_code == 404
 
 
 FIELD = {"name": "laptop", "label": "Which?", "type": "choice", "options": ["13", 15], "required": True}

@@ -11,7 +11,7 @@ from apps.lib import errors
 from apps.lib.api import json_answer
 from apps.lib.errors import InvalidInput
 
-from .. import jobs
+from .. import job_results, jobs
 from ..masking import masked_notifications
 from ..models import Job, JobRun
 from ..sinks import masked
@@ -157,7 +157,9 @@ class JobRunView(RunsView):
     def get(self, request: Any, workspace_id: str, project_name: str, job_id: str, job_run_id: str) -> HttpResponse:
         job = find_job(self.caller, job_id)
         job_run = find_job_run(job, job_run_id)
-        return json_answer({"jobRun": row_of(job_run, job)})
+        found: dict[str, Any] = {"jobRun": row_of(job_run, job)}
+        results = job_results.link_of(job_run)
+        return json_answer({**found, "results": results} if results else found)
 
 
 @schema.terminate

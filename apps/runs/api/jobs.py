@@ -20,7 +20,9 @@ from apps.modules.models import Module
 from apps.workspaces import tokens
 from apps.workspaces.callers import Caller, credentials_of, find_key, identify_by_credential
 from apps.workspaces.idempotency import idempotent
+from apps.workspaces.models import Project
 from apps.workspaces.quota import take_call
+from apps.workspaces.services import clean_user_id
 
 from .. import jobs, run_auth
 from ..masking import masked_notifications, masked_proxy, unmasked
@@ -33,6 +35,7 @@ from .runs import RunsView
 PARSED_AT_ONCE = 2  # bodies of up to 16 MiB, which are many times as large once they are objects
 LONGEST_WHOLE = 1024 * 1024  # bytes of a list that is sent whole
 PATIENCE = 30.0  # seconds that one waits for its turn
+REASONS = frozenset({"paused", "terminated"})
 _turns = threading.BoundedSemaphore(PARSED_AT_ONCE)
 
 
@@ -68,6 +71,14 @@ def proxy_of(url: str | None) -> dict[str, str] | None:
     return {"version": "v1", "url": masked_proxy(url) or ""} if url else None
 
 
+def reason_of(job: Job) -> dict[str, Any] | None:
+    """Why a job is paused, in the words that the published clients know."""
+    if not job.reason:
+        return None
+    kind = job.reason.get("type")
+    return {**job.reason, "type": kind if kind in REASONS else "paused"}
+
+
 def _head(job: Job, proxy: dict[str, Any]) -> dict[str, Any]:
     """What a job says of itself in a list and alone."""
     return {
@@ -81,7 +92,7 @@ def _head(job: Job, proxy: dict[str, Any]) -> dict[str, Any]:
         "auth_session": job.auth_session,
         "notifications": masked_notifications(job.unseal("notifications")),
         "state": job.state,
-        "reason": job.reason,
+        "reason": reason_of(job),
         "endUser": job.user_id or None,
         **({"schedule": job.schedule} if job.schedule else {}),
     }
@@ -136,10 +147,10 @@ def turn() -> Iterator[None]:
         _turns.release()
 
 
-def require_published(caller: Caller, payload: list[dict[str, Any]]) -> None:
+def require_published(project: Project, payload: list[dict[str, Any]]) -> None:
     """Raises `InvalidInput` that names the items whose module the project has not published."""
     named = {item["apiName"] for item in payload}
-    rows = Module.objects.published().exclude(access=Module.Access.OFF).filter(project=caller.project)
+    rows = Module.objects.published().exclude(access=Module.Access.OFF).filter(project=project)
     missing = named - set(rows.filter(name__in=named).values_list("name", flat=True))
     faults = {
         f"payload.{number}.apiName": [f"There is no published module {item['apiName']}."]
@@ -161,14 +172,15 @@ class JobsBodyView(RunsView):
         if not isinstance(data, dict):
             raise InvalidInput({"body": ["The body must be a JSON object."]})
         body = checked(serializer_class(data=data))
-        require_published(self.caller, body["payload"])
+        require_published(self.project, body["payload"])
         return body
 
     def user_of(self, body: dict[str, Any]) -> str | None:
         """Whom the job's runs are for. Raises `InvalidInput` for an auth session that is another's."""
-        named, caller = self.user_id(body.pop("endUser", None)), self.caller
-        place = "auth_session"
-        return run_auth.options_for(self.project, named, body.get(place), bound=caller.user_id, place=place)[0]
+        named, place = body.pop("endUser", None), "auth_session"
+        user_id = self.user_id(None if named is None else clean_user_id(named, "endUser"))
+        bound = self.caller.user_id
+        return run_auth.options_for(self.project, user_id, body.get(place), bound=bound, place=place)[0]
 
 
 # -- Views ------------------------------------------------------------------------------------------------------------

@@ -320,9 +320,9 @@ JOB_RUN: dict[str, Any] = {
     },
 }
 RESULTS = {
-    "signed_url": "https://jackfield.example/job-results/…",
+    "signed_url": "https://jackfield.example/v1/job-results/…",
     "signed_url_expiration": "2026-02-02T09:31:12+00:00",
-    "key": "onboarding/V1StGXR8_Z5jdHi6B-myT.jsonl",
+    "key": "V1StGXR8_Z5jdHi6B-myT.jsonl",
     "format": "jsonl",
 }
 FAILS = [errors.NotPermitted]
@@ -343,7 +343,7 @@ def _described(name: str, client: str, summary: str, description: str, **more: A
 def _jobs(client: str) -> Any:
     return extend_schema_view(
         get=_described(
-            "listJobs", client, "List jobs", "All of them, newest first.", answer=JobRow(many=True), example=[ROW]
+            "listJobs", client, "List jobs", "All of them, newest first.", answer=JobRow(many=True), example=ROW
         ),
         post=_described(
             "createJob",
