@@ -28,7 +28,7 @@ from apps.workspaces.admin_base import (
     projects_of,
 )
 
-from . import admin_runs, admin_tasks, admin_try  # noqa: F401 # the first two register themselves
+from . import admin_deliveries, admin_jobs, admin_runs, admin_sinks, admin_tasks, admin_try  # noqa: F401 # most register themselves
 from .admin_tool_form import ToolForm
 from .models import Execution
 
