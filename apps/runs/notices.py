@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 from django.contrib.admin.utils import quote
+from django.db import transaction
 from django.urls import NoReverseMatch, reverse
 
 from apps.lib.redact import clip, redact_json_text
+from apps.lib.vault import VaultError
 from apps.modules.models import Module
 from apps.workspaces import notifications, webhooks
 from apps.workspaces.models import NotificationRule
 
-from .models import Job, JobRun, Run
+from . import sinks
+from .models import Delivery, Job, JobRun, Run
+
+log = logging.getLogger(__name__)
 
 MESSAGE = 500  # characters
 
@@ -37,11 +45,40 @@ def run_failed(run: Run, now: datetime) -> None:
 
 def job_run_failed(job_run: JobRun, now: datetime) -> None:
     """In the transaction that ended the job run as FAILURE: webhooks (`job_run.failed`), rules, the job's own."""
+    if job_run.notifications:
+        _tell_job_s_own(job_run, now)
     listeners = notifications.listeners(job_run.project_id)
     if listeners.webhooks:
         webhooks.emit(job_run.project, Event.JOB_RUN_FAILED, lambda: _job_run_row(job_run, now))
     if listeners.rules:
         notifications.notify(job_run.project, Event.JOB_RUN_FAILED, job_run.pk, lambda: _job_run_notice(job_run, now))
+
+
+def _tell_job_s_own(job_run: JobRun, now: datetime) -> None:
+    """A delivery to each webhook that the job names, signed and tried as a sink's; in the form of a webhook's event."""
+    try:
+        named = job_run.unseal("notifications") or []
+    except VaultError as error:
+        log.error("nobody whom its job names is told that job run %s failed: they do not open: %s", job_run.pk, error)
+        return
+    event = {"type": Event.JOB_RUN_FAILED, "timestamp": now.isoformat(), "data": _job_run_row(job_run, now)}
+    body = json.dumps(event, separators=(",", ":"))
+    for notification in named:
+        sink = {"type": "webhook", "url": notification["url"], "headers": notification.get("headers") or {}}
+        row = Delivery(
+            project_id=job_run.project_id,
+            job_run_id=job_run.pk,
+            kind=Delivery.Kind.WEBHOOK,
+            target=sinks.target_of(sink),
+            host=sinks.host_of(sink),
+            body=body,
+            next_try_at=now,
+            ends_at=now + sinks.UNTIL_TRIED,
+            created_at=now,
+        )
+        row.seal("sink", sink)
+        row.save(force_insert=True)
+        transaction.on_commit(partial(sinks.hint, row.pk, (row.project_id, row.host)))
 
 
 def _run_row(run: Run, now: datetime) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.connections import events as connection_events
-from apps.runs import endings, notices, starting
-from apps.runs.models import Job, JobRun, Run
+from apps.runs import deliveries, endings, notices, starting
+from apps.runs.models import Delivery, Job, JobRun, Run
 from apps.workspaces import notifications, webhooks
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import Notice, NotificationRule, WebhookDelivery
 from tests.cast import Cast, connect, enable
 from tests.runs.lab import ACTOR, carry, publish, start
+from tests.workspaces.receiver import receiving
 
 FAILS = [{"id": "stop", "fail": {"message": "There is no laptop left."}}]
 WORKS = [{"id": "done", "set": {"value": "1"}}]
@@ -141,3 +142,35 @@ def test_a_run_ends_also_where_a_rule_is_deleted_at_that_moment(cast: Cast, rule
         patched.setattr(notifications, "listeners", then_deleted)
         assert carry(start(publish(cast.project, FAILS))).status == "fatal_errored"
     assert not Notice.objects.exists()
+
+
+def test_the_webhooks_that_a_job_names_get_a_signed_delivery_each(cast: Cast, settings: Any) -> None:
+    settings.JACKFIELD_EGRESS_ALLOW = "127.0.0.0/8"
+    job = Job.objects.create(project=cast.project, name="nightly", payload=[])
+    job_run = JobRun(
+        job=job,
+        project=cast.project,
+        workspace=cast.workspace,
+        type="MANUAL",
+        status="FAILURE",
+        payloads=1,
+        failed_runs=1,
+    )
+    with receiving() as receiver:
+        named = [
+            {"type": "webhook", "url": receiver.url, "headers": {"X-Team": "ops"}},
+            {"type": "webhook", "url": receiver.url},
+        ]
+        job_run.seal("notifications", named)
+        job_run.save()
+        receiver.secrets.append(deliveries.secret_of(cast.project, SYSTEM)[0])
+        notices.job_run_failed(job_run, timezone.now())
+        for row in Delivery.objects.order_by("created_at", "pk"):
+            assert (row.job_run_id, row.run_id, row.target) == (job_run.pk, "", receiver.url)
+            deliveries.deliver(row.pk)
+        assert set(Delivery.objects.values_list("status", flat=True)) == {"delivered"}
+        assert sorted(got.headers.get("x-team", "") for got in receiver.received) == ["", "ops"]
+        for got in receiver.received:
+            assert got.event is not None
+            assert got.event["type"] == "job_run.failed"
+            assert (got.event["data"]["jobRunId"], got.event["data"]["jobId"]) == (job_run.pk, "nightly")
