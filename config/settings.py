@@ -393,6 +393,7 @@ UNFOLD = {
                     _link("Tasks", "how_to_reg", "runs_humantask_changelist"),
                     _link("Executions", "list_alt", "runs_execution_changelist", but="/try/"),
                     _link("Deliveries", "send", "workspaces_webhookdelivery_changelist"),
+                    _link("Results sent", "outbox", "runs_delivery_changelist"),
                     _link("Audit log", "history", "workspaces_auditevent_changelist"),
                 ],
             },

@@ -12,6 +12,7 @@ from allauth.socialaccount.models import SocialApp
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
@@ -334,7 +335,10 @@ class ProjectAdmin(ScopedAdmin):
         services.delete_project(obj, actor_of(request))
 
     def facts(self, request: HttpRequest, obj: Project) -> dict[str, Any]:
-        return {"facts": [("Project id (appId)", obj.pk), ("API base URL", f"{settings.JACKFIELD_URL}/v1/{obj.pk}")]}
+        return {
+            "facts": [("Project id (appId)", obj.pk), ("API base URL", f"{settings.JACKFIELD_URL}/v1/{obj.pk}")],
+            "links": [("Where results go", reverse("admin:runs_sinksettings_change", args=[quote(obj.pk)]), "send")],
+        }
 
 
 # -- Keys ------------------------------------------------------------------------------------------------------------
