@@ -72,6 +72,17 @@ def items_of(job_run: JobRun, payload: Iterable[dict[str, Any]], first: int = 0,
     ]
 
 
+def extended_of(run: Run) -> list[dict[str, Any]]:
+    """What a run added to its job run, by the Runs API's names; ``runId`` of those that were started."""
+    items = JobItem.objects.filter(job_run=run.job_run_id, added_by=run.pk).order_by("number") if run.job_run_id else []
+    started = [item.run_id for item in items]
+    found = []
+    for index, payload in enumerate(run.extended_payloads or []):
+        run_id = started[index] if index < len(started) else ""
+        found.append({**payload, **({"runId": run_id} if run_id else {})})
+    return found
+
+
 def most_items(configuration: dict[str, Any]) -> int:
     """How many items a job run of this configuration has at most."""
     given = configuration.get("maxRuns")

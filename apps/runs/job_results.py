@@ -28,6 +28,9 @@ LONGEST_TOKEN = 500
 AT_ONCE = 20  # items in memory: a result may have 2 MB
 FORMAT = "jsonl"
 CONTENT_TYPE = "application/x-ndjson"
+LINE_ENDS = {
+    code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)
+}  # to some readers of lines; JSON lets them stand
 GONE = {"status": "failed", "error": "not-found", "message": "The run is no longer kept.", "statusCode": 500}
 CANCELLED = {
     "status": "canceled", "error": "job-run-terminated", "message": "The job run was terminated before.", "statusCode": 500,
@@ -86,7 +89,8 @@ def _items(job_run: JobRun, after: int) -> Any:
 def line_of(item: JobItem, run: Run | None) -> bytes:
     """One item's line, its end included; ``runId`` is null where the item was never started."""
     info = {"name": item.api, "parameters": item.parameters, "runId": item.run_id or None, "result": _result(item, run)}
-    return json.dumps(info, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace") + b"\n"
+    text = json.dumps(info, ensure_ascii=False, separators=(",", ":")).translate(LINE_ENDS)
+    return text.encode("utf-8", errors="replace") + b"\n"
 
 
 def _result(item: JobItem, run: Run | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from apps.lib.errors import Conflict, NotFound
 from apps.modules import services as modules
 from apps.modules.models import Module
 from apps.runs import carrier, hints, job_items, jobs
-from apps.runs.models import Job, JobItem, JobRun, Run
+from apps.runs.models import Job, JobRun, Run
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import AuditEvent, Plan, Project
 from tests.cast import Cast
@@ -123,7 +123,8 @@ def test_every_item_of_a_triggered_job_runs_once_and_the_job_run_ends(cast: Cast
     world.work()
     assert counts(job_run) == ("SUCCESS", 25, 25, 0)
     row = fresh(job_run)
-    assert row.ended_at is not None and row.wake_at is None
+    assert row.ended_at is not None
+    assert row.wake_at is None
     runs = Run.objects.filter(job_run=job_run)
     assert sorted(run.parameters["n"] for run in runs) == list(range(25))
     assert {(run.surface, run.user_id, run.started_by) for run in runs} == {("job", "u1", ACTOR.name)}
@@ -222,7 +223,8 @@ def test_an_item_that_our_own_code_stumbles_over_fails_and_stops_no_other(
     world.work()
     assert states(job_run) == ["succeeded", "failed", "succeeded"]
     error = job_run.items.get(number=1).error
-    assert error["code"] == "internal-server-error" and "secret" not in error["message"]
+    assert error["code"] == "internal-server-error"
+    assert "secret" not in error["message"]
 
 
 def test_more_items_than_max_runs_are_never_made(cast: Cast, world: World) -> None:
@@ -287,7 +289,8 @@ def test_an_item_waits_where_the_plans_calls_are_used_up_and_goes_on_later(cast:
     world.work()
     assert counts(job_run) == ("PENDING", 3, 3, 0)
     row = fresh(job_run)
-    assert row.wake_at is not None and row.wake_at > timezone.now() + timedelta(seconds=30)
+    assert row.wake_at is not None
+    assert row.wake_at > timezone.now() + timedelta(seconds=30)
     Plan.objects.filter(pk=plan.pk).update(calls_per_day=None)
     with world.done():
         assert jobs.sweep(row.wake_at) == 1
@@ -550,7 +553,8 @@ def test_jitter_puts_a_firing_off_always_to_the_same_moment(cast: Cast) -> None:
     assert jobs.next_time(schedule, "seed", MORNING - timedelta(minutes=29)) == first
     assert jobs.next_time(schedule, "seed", first - timedelta(milliseconds=1)) == first
     following = jobs.next_time(schedule, "seed", first)
-    assert following is not None and following >= MORNING + timedelta(hours=1)
+    assert following is not None
+    assert following >= MORNING + timedelta(hours=1)
     assert jobs.next_time(schedule, "other", MORNING - timedelta(minutes=30)) != first
 
 
@@ -565,7 +569,8 @@ def test_missed_firings_with_jitter_fire_once_for_the_latest_that_has_come(cast:
     now = MORNING + timedelta(hours=50)
     assert jobs.fire_due(now) == 1
     firing = JobRun.objects.get().scheduled_for
-    assert firing is not None and now - timedelta(minutes=90) < firing <= now
+    assert firing is not None
+    assert now - timedelta(minutes=90) < firing <= now
     job.refresh_from_db()
     assert job.next_run_at == jobs.next_time(schedule, job.pk, now)
     assert jobs.fire_due(now) == 0
@@ -580,7 +585,8 @@ def test_a_firing_is_passed_over_while_another_job_run_is_under_way(cast: Cast, 
     assert jobs.fire_due(MORNING) == 1
     passed = JobRun.objects.get(type="SCHEDULED")
     assert (passed.status, passed.reason["type"]) == ("CANCELED", "another-job-run-active")
-    assert passed.ended_at is not None and not passed.items.exists()
+    assert passed.ended_at is not None
+    assert not passed.items.exists()
     end_runs(world, living)
     assert jobs.fire_due(MORNING + timedelta(minutes=1)) == 1
     assert JobRun.objects.filter(type="SCHEDULED", status="PENDING").count() == 1
@@ -592,7 +598,8 @@ def test_a_paused_job_does_not_fire_and_does_not_make_up_for_it(cast: Cast) -> N
     assert jobs.fire_due(MORNING + timedelta(days=1)) == 0
     jobs.resume(job, ACTOR)
     job.refresh_from_db()
-    assert job.next_run_at is not None and job.next_run_at > timezone.now()
+    assert job.next_run_at is not None
+    assert job.next_run_at > timezone.now()
     assert not JobRun.objects.exists()
 
 
@@ -601,7 +608,8 @@ def test_a_change_keeps_the_next_time_where_the_schedule_stays(cast: Cast) -> No
     same = jobs.change(job, body(2, schedule=job.schedule), ACTOR)
     assert same.next_run_at == MORNING
     other = jobs.change(job, body(2, schedule={"intervals": [{"every": "1d"}]}), ACTOR)
-    assert other.next_run_at is not None and other.next_run_at > timezone.now()
+    assert other.next_run_at is not None
+    assert other.next_run_at > timezone.now()
     assert jobs.change(job, body(2), ACTOR).next_run_at is None
 
 
