@@ -376,6 +376,7 @@ UNFOLD = {
                 "title": "Build",
                 "items": [
                     _link("Modules", "account_tree", "modules_module_changelist"),
+                    _link("Jobs", "event_repeat", "runs_job_changelist"),
                     _link("Toolkits", "apps", "connections_integration_catalog"),
                     _link("Own toolkits", "build", "toolkits_owntoolkit_changelist"),
                     _link("Integrations", "extension", "connections_integration_changelist", but="/catalog/"),
@@ -390,6 +391,7 @@ UNFOLD = {
                 "title": "Observe",
                 "items": [
                     _link("Runs", "play_circle", "runs_run_changelist"),
+                    _link("Job runs", "checklist", "runs_jobrun_changelist"),
                     _link("Tasks", "how_to_reg", "runs_humantask_changelist"),
                     _link("Executions", "list_alt", "runs_execution_changelist", but="/try/"),
                     _link("Deliveries", "send", "workspaces_webhookdelivery_changelist"),

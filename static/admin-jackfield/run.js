@@ -16,15 +16,15 @@
     var open = opened();
     var fall = place.querySelector(".jf-fall");
     var scrolled = fall ? fall.scrollLeft : 0;
-    var focused = document.activeElement && document.activeElement.closest ? document.activeElement.closest("details[data-key]") : null;
+    var focused = document.activeElement && document.activeElement.closest ? document.activeElement.closest("[data-key]") : null;
     var key = focused && place.contains(focused) ? focused.dataset.key : null;
     var fresh = document.createElement("template");
     fresh.innerHTML = html;
     if (!fresh.content.querySelector("[data-stamp]")) return;
     place.replaceChildren(fresh.content);
-    place.querySelectorAll("details[data-key]").forEach(function (one) {
+    place.querySelectorAll("[data-key]").forEach(function (one) {
       if (open.indexOf(one.dataset.key) !== -1) one.open = true;
-      if (one.dataset.key === key) one.querySelector("summary").focus({ preventScroll: true });
+      if (one.dataset.key === key) (one.querySelector("summary, button") || one).focus({ preventScroll: true });
     });
     fall = place.querySelector(".jf-fall");
     if (fall) fall.scrollLeft = scrolled;
