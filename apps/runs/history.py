@@ -62,6 +62,7 @@ def _rows(run: Run, events: Iterable[Event], traces: dict[str, Any]) -> list[Run
             data=event.data,
             trace=(event.trace if event.trace is not None else traces.get(event.key)) if run.save_trace else None,
             at=event.at,
+            forget_on=run.forget_on,
         )
         for index, event in enumerate(events)
     ]
@@ -102,9 +103,9 @@ def _keep_sql(names: tuple[str, ...]) -> str:
     living = ", ".join(f"'{status.value}'" for status in Run.LIVING)
     return (
         f"WITH mine AS (UPDATE {Run._meta.db_table} SET {columns} "  # noqa: S608 - names of columns and states
-        f"WHERE id = %s AND lease_token = %s AND status IN ({living}) RETURNING id) "
-        f"INSERT INTO {RunEvent._meta.db_table} (run_id, number, kind, key, data, trace, at) "
-        "SELECT mine.id, e.number, e.kind, e.key, e.data::jsonb, e.trace::jsonb, e.at FROM mine, "
+        f"WHERE id = %s AND lease_token = %s AND status IN ({living}) RETURNING id, forget_on) "
+        f"INSERT INTO {RunEvent._meta.db_table} (run_id, number, kind, key, data, trace, at, forget_on) "
+        "SELECT mine.id, e.number, e.kind, e.key, e.data::jsonb, e.trace::jsonb, e.at, mine.forget_on FROM mine, "
         "unnest(%s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) "
         "AS e(number, kind, key, data, trace, at) RETURNING number"
     )

@@ -72,6 +72,8 @@ class Journal:
                 keys, self._keys = self._keys, {}
             try:
                 with transaction.atomic():
+                    for row in rows:
+                        row.forget_on = row.day_to_go()
                     insert_many(Execution, rows)
             except (Error, ValueError) as error:
                 log.warning("could not write %d executions at once: %s", len(rows), error)

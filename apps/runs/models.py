@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from django.db import models
 from django.db.models import F, Q
@@ -12,6 +12,7 @@ from apps.lib import ids
 from apps.lib.vault import Sealing
 from apps.modules.models import Module, ModuleVersion
 from apps.workspaces.models import Project, Workspace
+from apps.workspaces.retention import ForgetOn, day_after, days_of
 
 
 class Execution(models.Model):
@@ -26,7 +27,9 @@ class Execution(models.Model):
         RUN = "run", "Run of a module"
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="executions", db_index=False)
+    project = models.ForeignKey(
+        Project, on_delete=models.CASCADE, related_name="executions", db_index=False, db_constraint=False
+    )
     surface = models.CharField(max_length=20, choices=Surface.choices)
     caller = models.CharField(max_length=320, blank=True)
     user_id = models.CharField("end user", max_length=255, blank=True)
@@ -47,6 +50,7 @@ class Execution(models.Model):
     tries = models.PositiveSmallIntegerField(default=0)
     request_id = models.CharField(max_length=128, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+    forget_on = ForgetOn()
 
     class Meta:
         indexes = [
@@ -57,6 +61,9 @@ class Execution(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tool} {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+    def day_to_go(self) -> date:
+        return day_after(self.created_at, days_of(self.project_id))
 
 
 LONGEST_LEASE = timedelta(minutes=5)  # that one may still last: it is renewed all the while
@@ -155,6 +162,8 @@ class Run(Sealing, models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+    # Its events and files have the same, so that they go together. Of a run that lives for long it is put off.
+    forget_on = ForgetOn()
 
     objects = RunQuerySet.as_manager()
 
@@ -163,6 +172,7 @@ class Run(Sealing, models.Model):
             models.Index(fields=["project", "-created_at", "-id"], name="run_newest"),
             models.Index(fields=["module", "-created_at"], name="run_of_module"),
             models.Index(fields=["created_at"], name="run_age"),
+            models.Index(fields=["forget_on"], name="run_to_forget"),
             models.Index(
                 fields=["workspace", "wake_at"],
                 condition=Q(status__in=("created", "running", "waiting_for_input")),
@@ -178,6 +188,9 @@ class Run(Sealing, models.Model):
     def has_ended(self) -> bool:
         return self.status not in self.LIVING
 
+    def day_to_go(self) -> date:
+        return day_after(self.created_at, days_of(self.project_id))
+
 
 class RunEvent(models.Model):
     """One thing that happened in a run; all of them, in order, are its state (`apps.runs.engine`) and its trace.
@@ -186,16 +199,27 @@ class RunEvent(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
+    run = models.ForeignKey(
+        Run, on_delete=models.CASCADE, related_name="events", db_index=False, db_constraint=False
+    )  # fmt: skip
     number = models.PositiveIntegerField()
     kind = models.CharField(max_length=20)
     key = models.CharField(max_length=500, blank=True)
     data = models.JSONField(default=dict)
     trace = models.JSONField(null=True)
     at = models.DateTimeField()
+    forget_on = ForgetOn()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="number_of_event")]
+
+    def day_to_go(self) -> date:
+        return day_of_run(self.run_id)
+
+
+def day_of_run(run_id: str) -> date:
+    """The day on which a run may go, as its row says."""
+    return Run.objects.values_list("forget_on", flat=True).get(pk=run_id)
 
 
 class RunSignal(models.Model):
@@ -213,13 +237,17 @@ class RunFile(models.Model):
     """A file that somebody uploaded in a form, or gave as a start parameter. It goes with its run."""
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="files")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="files", db_constraint=False)
     name = models.CharField(max_length=255)
     content_type = models.CharField(max_length=150)
     size = models.PositiveIntegerField()
     content = models.BinaryField()
     created_at = models.DateTimeField(default=timezone.now)
+    forget_on = ForgetOn()
+
+    def day_to_go(self) -> date:
+        return day_of_run(self.run_id)
 
 
 class HumanTask(models.Model):
@@ -481,7 +509,9 @@ class Delivery(Sealing, models.Model):
         DEAD = "dead", "Dead"
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    project = models.ForeignKey(
+        Project, on_delete=models.CASCADE, related_name="deliveries", db_index=False, db_constraint=False
+    )
     run_id = models.CharField("run", max_length=40)
     job_run_id = models.CharField("job run", max_length=40, blank=True)
     api = models.CharField("module", max_length=150)
@@ -498,6 +528,7 @@ class Delivery(Sealing, models.Model):
     ends_at = models.DateTimeField(help_text="From then on it is dead.")
     delivered_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
+    forget_on = ForgetOn()
 
     objects = DeliveryQuerySet.as_manager()
 
@@ -511,3 +542,6 @@ class Delivery(Sealing, models.Model):
 
     def __str__(self) -> str:
         return f"{self.target} {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+    def day_to_go(self) -> date:
+        return day_after(max(self.created_at, self.ends_at), days_of(self.project_id))

@@ -7,4 +7,6 @@ class WorkspacesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import accounts, checks  # noqa: F401 - registers signal receivers, system checks
+        from . import accounts, checks, retention  # noqa: F401 - registers signal receivers, system checks
+
+        retention.connect()

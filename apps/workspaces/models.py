@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -17,6 +17,8 @@ from django.utils import timezone
 
 from apps.lib import ids
 from apps.lib.vault import Sealing
+
+from .retention import ForgetOn, audit_days_of, day_after, days_of
 
 KEY_PREFIX = "jf_sk_"
 SCOPES = ("admin", "connect", "execute", "runs", "secrets")
@@ -277,8 +279,12 @@ class AuditEvent(models.Model):
     """Who did what, on what, from where. Rows are only added."""
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
-    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="audit_events", null=True)
-    project = models.ForeignKey(Project, on_delete=models.SET_NULL, related_name="+", null=True, blank=True)
+    workspace = models.ForeignKey(
+        Workspace, on_delete=models.CASCADE, related_name="audit_events", null=True, db_constraint=False
+    )
+    project = models.ForeignKey(
+        Project, on_delete=models.SET_NULL, related_name="+", null=True, blank=True, db_constraint=False
+    )
     actor = models.CharField(max_length=320)
     action = models.CharField(max_length=60)
     target = models.CharField(max_length=320, blank=True)
@@ -286,12 +292,16 @@ class AuditEvent(models.Model):
     request_id = models.CharField(max_length=128, blank=True)
     details = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    forget_on = ForgetOn()
 
     class Meta:
         indexes = [models.Index(fields=["workspace", "-created_at"], name="audit_newest")]
 
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.target}"
+
+    def day_to_go(self) -> date:
+        return day_after(self.created_at, audit_days_of(self.workspace_id))
 
 
 class IdempotencyRecord(models.Model):
@@ -371,8 +381,10 @@ class WebhookDelivery(models.Model):
         DEAD = "dead", "Dead"
 
     id = models.CharField(primary_key=True, max_length=40, default=ids.row_id, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
-    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    endpoint = models.ForeignKey(
+        WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_constraint=False
+    )  # fmt: skip
     event_id = models.CharField(max_length=60)
     event_type = models.CharField(max_length=60)
     body = models.TextField()
@@ -384,6 +396,7 @@ class WebhookDelivery(models.Model):
     ends_at = models.DateTimeField(help_text="From then on it is dead.")
     delivered_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
+    forget_on = ForgetOn()
 
     objects = WebhookDeliveryQuerySet.as_manager()
 
@@ -396,6 +409,9 @@ class WebhookDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_type} {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+    def day_to_go(self) -> date:
+        return day_after(max(self.created_at, self.ends_at), days_of(self.project_id))
 
 
 class NotificationRule(models.Model):

@@ -72,7 +72,6 @@ WAITS = (
 LONGEST_RETRY_AFTER = 21_600  # seconds
 LIFETIME = timedelta(days=3)
 KEEP_DELIVERED, KEEP_DEAD = timedelta(days=30), timedelta(days=90)
-BATCH = 5000
 
 Status = WebhookDelivery.Status
 
@@ -346,14 +345,6 @@ def redeliver(delivery: WebhookDelivery, actor: Actor) -> WebhookDelivery:
 
 # -- Looking after what lies there -----------------------------------------------------------------------------------
 def forget_old() -> int:
-    """Deletes what was delivered 30 days ago, or dead for 90; in batches, so that no statement holds the table for long."""
-    over = WebhookDelivery.objects.filter(
-        status__in=[Status.DELIVERED, Status.DEAD], next_try_at__lte=timezone.now()
-    )  # fmt: skip
-    total = 0
-    while old := list(over.values_list("pk", flat=True)[:BATCH]):
-        total += WebhookDelivery.objects.filter(pk__in=old).delete()[0]
-    WebhookEndpoint.objects.filter(previous_secret_until__lte=timezone.now()).update(
-        previous_secret="", previous_secret_until=None
-    )
-    return total
+    """Empties secrets that no longer sign. Deliveries go as logs do (`retention`)."""
+    over = WebhookEndpoint.objects.filter(previous_secret_until__lte=timezone.now())
+    return over.update(previous_secret="", previous_secret_until=None)

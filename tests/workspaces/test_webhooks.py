@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from apps.lib import broker as client
 from apps.lib.errors import Conflict, InvalidInput, NotFound
-from apps.workspaces import webhooks
+from apps.workspaces import retention, webhooks
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.delivering import Outcome
 from apps.workspaces.models import AuditEvent, Project, WebhookDelivery, WebhookEndpoint
@@ -587,17 +587,13 @@ def test_a_project_has_at_most_twenty(cast: Cast) -> None:
 
 def test_what_is_old_is_forgotten_and_what_waits_is_not(endpoint: WebhookEndpoint, receiver: Receiver) -> None:
     receiver.answers = [200, 410]
-    delivered = tried(emitted(endpoint.project))
-    dead = tried(emitted(endpoint.project))
+    tried(emitted(endpoint.project))
+    tried(emitted(endpoint.project))
     WebhookEndpoint.objects.update(enabled=True)
     waiting = emitted(endpoint.project)
-    assert webhooks.forget_old() == 0
-    for row, days in ((delivered, 30), (dead, 90)):
-        row.refresh_from_db()
-        assert row.next_try_at is not None
-        assert timedelta(days=days - 0.01) < row.next_try_at - timezone.now() <= timedelta(days=days)
-    WebhookDelivery.objects.update(next_try_at=timezone.now() - timedelta(seconds=1))
-    assert webhooks.forget_old() == 2
+    assert retention.forget_old(retention.projects_by_days()) == 0
+    WebhookDelivery.objects.update(created_at=timezone.now() - timedelta(days=40))
+    assert retention.forget_old(retention.projects_by_days()) == 2
     assert WebhookDelivery.objects.get().pk == waiting.pk
 
 
