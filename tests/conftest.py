@@ -12,7 +12,13 @@ from pytest_django import DjangoDbBlocker
 from apps.runs.journal import journal
 from tests.cast import Cast, make_cast
 
-pytest_plugins = ["tests.peers.fixtures", "tests.product", "tests.api.shop", "tests.connections.own_toolkits"]
+pytest_plugins = [
+    "tests.peers.fixtures",
+    "tests.product",
+    "tests.api.shop",
+    "tests.connections.own_toolkits",
+    "tests.connections.vaults",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from django import forms
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone, translation
 from rest_framework import serializers
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from apps.lib import errors, http
 from apps.lib.api import StrictText
@@ -109,7 +111,30 @@ def choices(project: Project) -> list[tuple[str, str]]:
     return [(row.toolkit, known.toolkits[row.toolkit].name) for row in rows if row.toolkit in known.toolkits]
 
 
-PART = Part(SETTING, lambda: _Body(required=False, allow_null=True), _read, _change)
+class ToolkitField(forms.ChoiceField):
+    """The setting as the admin shows it; its value is the API's."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(
+            label="Auth sessions",
+            required=False,
+            choices=[("", "Off"), *choices(project)],
+            widget=UnfoldAdminSelectWidget,
+            help_text="For one toolkit: then every run needs the account that it acts with.",
+        )
+
+    def prepare_value(self, value: Any) -> Any:
+        return value["toolkit"] if isinstance(value, dict) else value
+
+    def clean(self, value: Any) -> Any:
+        slug = super().clean(value)
+        return {"toolkit": slug} if slug else None
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return super().has_changed(self.prepare_value(initial), data)
+
+
+PART = Part(SETTING, lambda: _Body(required=False, allow_null=True), _read, _change, ToolkitField)
 
 
 # -- Finding ---------------------------------------------------------------------------------------------------------

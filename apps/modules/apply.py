@@ -35,9 +35,11 @@ from .models import Group
 from .source import Document, SourceError, read_document
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-LIMITS = ("connections", "keys", "calls_per_minute", "calls_per_day", "concurrent_calls", "concurrent_runs")
+LIMITS = ("connections", "keys", "calls_per_minute", "calls_per_day", "concurrent_calls", "concurrent_runs",
+          "retention_days", "audit_days")  # fmt: skip
 SETTINGS = {"logo": "logo", "colour": "colour", "allowed_origins": "allowedOrigins",
             "confirm_connections": "confirmConnections", "retention": "retention"}  # fmt: skip
+LATE = {"auth_sessions"}  # settings that name what the file switches on first
 
 
 class Faults(Exception):
@@ -66,11 +68,17 @@ class PlanPart(Part):
     calls_per_day: Limit = Field(default=None, ge=0, le=2**31 - 1)
     concurrent_calls: Limit = Field(default=None, ge=0, le=2**31 - 1)
     concurrent_runs: Limit = Field(default=None, ge=0, le=2**31 - 1)
+    retention_days: Limit = Field(default=None, ge=1, le=3650)
+    audit_days: Limit = Field(default=None, ge=1, le=3650)
 
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, data: Any) -> Any:
         return {"name": data} if isinstance(data, str) else data
+
+
+class AuthSessionsPart(Part):
+    toolkit: str = Field(min_length=1, max_length=100)
 
 
 class SettingsPart(Part):
@@ -79,6 +87,7 @@ class SettingsPart(Part):
     allowed_origins: list[str] | None = None
     confirm_connections: bool | None = None
     retention: int | None = None
+    auth_sessions: AuthSessionsPart | None = None
 
 
 class IntegrationPart(Part):
@@ -297,6 +306,9 @@ def _apply(wanted: Wanted, named: str) -> Outcome:
     for part in file.integrations:
         with _collecting(outcome, f"{wanted.shown}: integration {part.toolkit}"):
             _integration(project, part, outcome, actor)
+    if file.settings is not None and LATE & file.settings.model_fields_set:
+        with _collecting(outcome, f"{wanted.shown}: settings"):
+            _change(project, {"authSessions": file.settings.model_dump(include=LATE)["auth_sessions"]}, outcome, actor)
     for name, members in file.groups.items():
         with _collecting(outcome, f"{wanted.shown}: group {name[:60]}"):
             _group(project, name, members, outcome, actor)
@@ -384,8 +396,12 @@ def _project(workspace: Workspace, name: str, outcome: Outcome, actor: Actor) ->
 
 
 def _settings(project: Project, part: SettingsPart, outcome: Outcome, actor: Actor) -> None:
-    given = {SETTINGS[name]: getattr(part, name) for name in part.model_fields_set}
+    given = {SETTINGS[name]: getattr(part, name) for name in part.model_fields_set - LATE}
     given = {name: value for name, value in given.items() if value is not None or name == "retention"}
+    _change(project, given, outcome, actor)
+
+
+def _change(project: Project, given: dict[str, Any], outcome: Outcome, actor: Actor) -> None:
     clean = checked(SettingsBody(data=given))
     if "allowedOrigins" in clean:
         clean["allowedOrigins"] = sorted({workspaces.clean_origin(origin) for origin in clean["allowedOrigins"]})
@@ -398,6 +414,8 @@ def _settings(project: Project, part: SettingsPart, outcome: Outcome, actor: Act
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(str(item) for item in value.values())
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "none"
     return str(value) if value not in {"", None} else "none"

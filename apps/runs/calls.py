@@ -133,6 +133,8 @@ class Call:
         self.params = params
         self.toolkit = ""
         self.connection: Connection | None = None
+        # Gives the account to be used at a toolkit; None where that is looked for by the user.
+        self.account: Callable[[str], Connection | None] | None = None
         self.integration_id = ""
         self.request: Request | None = None
         self.answer: http.Answer | None = None

@@ -27,7 +27,7 @@ from apps.toolkits.request import HEADER_NAME, Request
 from apps.workspaces.audit import Actor
 from apps.workspaces.callers import Caller
 
-from . import services
+from . import run_auth, services
 from .calls import LOGGED_CHARACTERS, Call, logged_answer
 from .engine import Perform, StepError
 from .engine.plain import NotPlain, plain, text_of
@@ -52,7 +52,7 @@ class _Trace:
     """The calls of one step. ``secrets`` are masked wherever they turn up."""
 
     def __init__(self, run: Run, command: Perform) -> None:
-        self.secrets = [*secrets_in(command.inputs), *secrets_in(run.parameters)]
+        self.secrets = [*secrets_in(command.inputs), *secrets_in(run.parameters), *run_auth.secrets_of(run)]
         self.calls: list[dict[str, Any]] = []
 
     def add(self, call: Call, at: datetime, started: float, error: Failure | None) -> None:
@@ -104,7 +104,7 @@ def _admitted(run: Run, command: Perform, trace: _Trace, give_up: float) -> Any:
 
 def shown(value: Any, run: Run) -> Any:
     """What a step is performed with, for people: secrets of its own are left out, and those that the run was given."""
-    secrets = [*secrets_in(value), *secrets_in(run.parameters)]
+    secrets = [*secrets_in(value), *secrets_in(run.parameters), *run_auth.secrets_of(run)]
     if isinstance(value, dict) and isinstance(value.get("url"), str):
         value = {**value, "url": masked_url(value["url"], secrets)}
     return redact(value, secrets)
@@ -123,6 +123,8 @@ def _tool(run: Run, command: Perform, trace: _Trace) -> Any:
     error: Failure | None = None
     call = Call(caller_of(run), Execution.Surface.RUN, name=inputs["name"], user_id=user_id, params=inputs["params"])
     call.secrets = trace.secrets
+    if connection_id is None and inputs.get("connection") in {None, "user"}:
+        call.account = run_auth.account_of(run)
     try:
         with call:
             return services.carry_out(call, inputs["name"], inputs["params"], connection_id).data

@@ -6,20 +6,33 @@ and emptied at its end.
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
+
+from django.utils import timezone
 
 from apps.connections import auth_sessions
-from apps.connections.auth_sessions import ATTEMPTS, MOST_ATTEMPTS, Session
-from apps.connections.models import Connection
-from apps.lib import http
+from apps.connections.auth_sessions import ATTEMPTS, MOST_ATTEMPTS, AuthFailed, Patience, Session
+from apps.connections.grants import Grant
+from apps.connections.integrations import enabled_integration
+from apps.connections.models import AuthSession, Connection
+from apps.lib import errors, http
 from apps.lib.errors import BadRequest, InvalidInput
+from apps.lib.redact import secret_values
 from apps.workspaces.models import Project
+
+from . import leases
+from .engine import StepError
+from .models import JobRun, Run
 
 SECONDS = 600  # that the check may take where nothing else is said
 LONGEST = 86_400
 SWEPT_AFTER = timedelta(seconds=30)  # that a session is held by what may not be committed yet
 SWEPT = 500  # sessions at a time
+STALE = timedelta(seconds=30)  # before its end from which a token that came with a run is got anew
 REQUIRED = "Every run of this project needs one: {id} of an auth session, or runtimeInput."
 OFF = "Auth sessions are not switched on for this project."
 
@@ -144,10 +157,184 @@ def _runtime(project: Project, given: Any, options: dict[str, Any], proxy: str |
         raise InvalidInput({place: ["Must be a JSON object."]})
     fields = auth_sessions.read_fields(project, given, place)
     if fields.is_recorder:
-        raise InvalidInput({place: ["Accounts of this toolkit are connected by a person: name an auth session by its id."]})
+        raise InvalidInput(
+            {place: ["Accounts of this toolkit are connected by a person: name an auth session by its id."]}
+        )
     slug = auth_sessions.toolkit_of(project)
     sealed = {"toolkit": slug, "type": fields.type, "credentials": fields.values, "variables": fields.variables}
     return {
         "auth_options": {"toolkit": slug, "runtime": True, **options},
         "runtime_auth": sealed | ({"proxy": proxy} if proxy else {}),
     }
+
+
+# -- At the start ----------------------------------------------------------------------------------------------------
+def is_needed(project: Project) -> bool:
+    return auth_sessions.toolkit_of(project) is not None
+
+
+def inherited(parent: Run) -> dict[str, Any]:
+    """Members of `starting.Options` for a run that another one starts: it acts with the same account, already checked."""
+    runtime = parent.unseal("runtime_auth") if parent.runtime_auth else None
+    return {"auth_session": parent.auth_session, "auth_options": parent.auth_options, "runtime_auth": runtime}
+
+
+def take(run: Run, project: Project) -> None:
+    """Has an exclusive session for the run alone; in the transaction that makes it. Raises `AuthSessionInUse`."""
+    options = run.auth_options or {}
+    if run.auth_session and run.parent_id is None and auth_sessions.is_exclusive(project):
+        auth_sessions.hold(project, run.auth_session, str(options.get("connection", "")), run.pk, timezone.now())
+
+
+def take_again(run: Run) -> dict[str, Any]:
+    """For one more attempt of a run that had ended: takes its session anew, and has it checked anew.
+
+    Gives what is to be changed of the row. Raises `AuthSessionInUse`; `Conflict` where the credentials came with the run:
+    they were emptied at its end.
+    """
+    if not run.auth_options:
+        return {}
+    if run.auth_options.get("runtime"):
+        raise errors.Conflict(
+            "The credentials that came with this run were emptied at its end.",
+            remediation="Start it anew with authSession.runtimeInput.",
+        )
+    take(run, run.project)
+    return {"auth_options": {name: value for name, value in run.auth_options.items() if name != "checked"}}
+
+
+def sweep() -> int:
+    """Frees exclusive sessions whose run (or job run) has ended, or never was. Gives how many."""
+    held = AuthSession.objects.exclude(held_by="").filter(held_at__lt=timezone.now() - SWEPT_AFTER)
+    found = list(held.values_list("pk", "held_by")[:SWEPT])
+    holders = [holder for _, holder in found]
+    living = {*Run.objects.living().filter(pk__in=holders).values_list("pk", flat=True)}
+    living |= {*JobRun.objects.filter(pk__in=holders, status__in=JobRun.LIVING).values_list("pk", flat=True)}
+    left = [(pk, holder) for pk, holder in found if holder not in living]
+    return sum(
+        AuthSession.objects.filter(pk=pk, held_by=holder).update(held_by="", held_at=None) for pk, holder in left
+    )
+
+
+# -- Before the first attempt ----------------------------------------------------------------------------------------
+def is_due(run: Run) -> bool:
+    """Whether the run's auth session is still to be checked."""
+    return bool(run.auth_options) and not (run.auth_options or {}).get("checked")
+
+
+def check(run: Run, seconds: float, alive: Callable[[], None]) -> StepError | None:
+    """Checks the run's account within ``seconds``, and renews it where that fails; None where it works.
+
+    ``alive`` is called before each try of asking the service, and may raise. Once an account works the run says so, so that
+    whoever takes the run up after a crash does not check again; that write raises what `alive` does where the lease is lost.
+    """
+    options = run.auth_options or {}
+    sealed: dict[str, Any] = (run.unseal("runtime_auth") or {}) if run.runtime_auth else {}
+    patience = Patience(
+        check_attempts=options["checkAttempts"],
+        create_attempts=options["createAttempts"],
+        auto_recreate=options["autoRecreate"],
+        seconds=min(seconds, options["requestTimeout"]),
+        proxy=sealed.get("proxy") or run.unseal("proxy"),
+        alive=alive,
+    )
+    changes: dict[str, Any] = {}
+    try:
+        if options.get("runtime"):
+            sealed |= _created(run, sealed, patience)
+            changes["runtime_auth"] = run.sealed("runtime_auth", sealed)
+        else:
+            auth_sessions.ensure(_stored(run), patience)
+    except AuthFailed as failed:
+        return _as_step_error(failed)
+    except errors.Failure as failure:
+        return StepError(failure.text, type="auth", code="auth-check-failed", final=True)
+    changes["auth_options"] = {**options, "checked": timezone.now().isoformat()}
+    if not leases.mine(run).update(**changes):
+        alive()
+    for name, value in changes.items():
+        setattr(run, name, value)
+    return None
+
+
+def _as_step_error(failed: AuthFailed) -> StepError:
+    return StepError(failed.message, type="auth", code=failed.code, final=not failed.retirable, details=failed.details)
+
+
+def _stored(run: Run) -> Connection:
+    """The connection of the run's auth session. Raises `AuthSessionNotFound` where it is gone."""
+    options = run.auth_options or {}
+    rows = Connection.objects.filter(project=run.project_id, pk=options.get("connection"))
+    connection = rows.select_related("integration", "end_user").first()
+    if connection is None:
+        raise errors.AuthSessionNotFound(f"The auth session {run.auth_session} is gone.")
+    connection.project = connection.integration.project = run.project
+    return connection
+
+
+# -- Credentials that came with the run ------------------------------------------------------------------------------
+def _created(run: Run, sealed: dict[str, Any], patience: Patience) -> dict[str, Any]:
+    """What the service gives for them. Raises `AuthFailed`, `ToolkitNotEnabled`."""
+    integration = enabled_integration(run.project, sealed["toolkit"])
+    fields = auth_sessions.Fields(sealed["type"], sealed["credentials"], sealed["variables"])
+    grant = patience.tries(
+        patience.create_attempts, lambda: auth_sessions.granted(integration, fields), "create-attempts-failed"
+    )
+    ends = grant.expires_at.isoformat() if grant.expires_at else None
+    return {"granted": grant.credentials, "granted_variables": grant.variables, "ends": ends}
+
+
+def _transient(run: Run) -> Connection:
+    """An account that is nowhere stored, for one step of the run. A token that has aged is got anew."""
+    sealed: dict[str, Any] = run.unseal("runtime_auth") or {}
+    if "granted" not in sealed:
+        raise errors.NotConnected("The credentials that came with this run are gone.")
+    if sealed["ends"] and datetime.fromisoformat(sealed["ends"]) <= timezone.now() + STALE:
+        sealed |= _renewed(run, sealed)
+    integration = enabled_integration(run.project, sealed["toolkit"])
+    grant = Grant(sealed["granted"], variables=sealed["granted_variables"])
+    return auth_sessions.transient(integration, sealed["type"], grant)
+
+
+def _renewed(run: Run, sealed: dict[str, Any]) -> dict[str, Any]:
+    """For this step alone: the next one renews for itself, which costs one call and no lock."""
+    left = http.bounds().deadline
+    seconds = 40.0 if left is None else max(0.1, left - time.monotonic())
+    try:
+        return _created(run, sealed, Patience(create_attempts=1, seconds=seconds))
+    except AuthFailed as failed:
+        raise errors.ConnectionExpired(failed.message) from None
+
+
+# -- While it runs ---------------------------------------------------------------------------------------------------
+def account_of(run: Run) -> Callable[[str], Connection | None] | None:
+    """For a run with an auth session: what gives the account that a toolkit's tools use; None for other toolkits.
+
+    What it gives raises `NotConnected` where the account is gone.
+    """
+    options = run.auth_options
+    if not options:
+        return None
+
+    def account(slug: str) -> Connection | None:
+        if slug != options["toolkit"]:
+            return None
+        if options.get("runtime"):
+            return _transient(run)
+        try:
+            return _stored(run)
+        except errors.AuthSessionNotFound as error:
+            raise errors.NotConnected(error.text) from None
+
+    return account
+
+
+def secrets_of(run: Run) -> list[str]:
+    """Texts of the credentials that came with the run, to be masked wherever they turn up."""
+    if not run.runtime_auth:
+        return []
+    sealed: dict[str, Any] = run.unseal("runtime_auth") or {}
+    given = [sealed.get("credentials"), sealed.get("granted")]
+    proxy = sealed.get("proxy")
+    parts = [proxy, urlsplit(proxy).password] if proxy else []
+    return [*secret_values(given), *(part for part in parts if part)]

@@ -81,7 +81,9 @@ def run(call: Call, toolkit: Toolkit, tool: Tool, params: dict[str, Any], connec
     caller = call.caller
     call.toolkit, call.name = toolkit.slug, toolkit.public_name(tool)
     caller.require_toolkit(toolkit.slug)
-    connection = find_connection(caller, toolkit.slug, call.user_id, connection_id)
+    connection = call.account(toolkit.slug) if call.account else None
+    if connection is None:
+        connection = find_connection(caller, toolkit.slug, call.user_id, connection_id)
     if connection is None:
         require_enabled(caller, toolkit.slug)
     try:

@@ -38,6 +38,7 @@ from . import (
     accounts,
     admin_notifications,  # noqa: F401 - registers its pages
     admin_webhooks,  # noqa: F401 - registers its pages
+    project_settings,
     quota,
     services,
 )
@@ -274,6 +275,9 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         if "allowed_origins" in self.fields:
             self.initial["allowed_origins"] = "\n".join(self.instance.allowed_origins)
+        for name, part in admin_parts().items():
+            self.fields[name] = part.admin(self.instance)
+            self.initial[name] = part.read(self.instance)
 
     def clean_allowed_origins(self) -> list[str]:
         lines = [line.strip() for line in self.cleaned_data["allowed_origins"].splitlines() if line.strip()]
@@ -281,6 +285,11 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
             return sorted({services.clean_origin(line) for line in lines})
         except Failure as failure:
             raise forms.ValidationError([text for texts in failure.details.values() for text in texts]) from None
+
+
+def admin_parts() -> dict[str, Any]:
+    """Settings of other apps that the admin can set."""
+    return {name: part for name, part in project_settings.parts().items() if part.admin is not None}
 
 
 @admin.register(Project)
@@ -316,10 +325,16 @@ class ProjectAdmin(ScopedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("workspace",) if obj is not None else ()
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        parts = tuple(admin_parts()) if obj is not None else ()
+        return [*super().get_fieldsets(request, obj), *([("Runs", {"fields": parts})] if parts else [])]
+
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs["fields"] = ("workspace", "name")
             kwargs["form"] = forms.ModelForm
+        else:
+            kwargs["fields"] = ProjectForm._meta.fields
         return super().get_form(request, obj, change, **kwargs)
 
     def create(self, request: HttpRequest, form: Any) -> Project:
@@ -329,6 +344,7 @@ class ProjectAdmin(ScopedAdmin):
     def apply(self, request: HttpRequest, obj: Project, form: Any) -> None:
         names = {field: name for name, field in services.SETTINGS.items()}
         changes = {names[field]: form.cleaned_data[field] for field in form.changed_data if field in names}
+        changes |= {field: form.cleaned_data[field] for field in form.changed_data if field in admin_parts()}
         services.change_settings(obj, changes, actor_of(request))
 
     def remove(self, request: HttpRequest, obj: Project) -> None:
@@ -605,13 +621,14 @@ class PlanAdmin(InstallationAdmin):
     intro = "Limits of workspaces. An empty limit is none. What a workspace uses of them stands on its own page."
     list_display = (
         "name", "number_of_workspaces", "connections", "keys", "calls_per_minute", "calls_per_day", "concurrent_calls",
-        "concurrent_runs",
+        "concurrent_runs", "retention_days", "audit_days",
     )  # fmt: skip
     search_fields = ("name",)
     fieldsets = (
         (None, {"fields": ("name",)}),
         ("Calls", {"fields": ("calls_per_minute", "calls_per_day", "concurrent_calls")}),
         ("Connections, keys and runs", {"fields": ("connections", "keys", "concurrent_runs")}),
+        ("Logs", {"fields": ("retention_days", "audit_days")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
