@@ -55,6 +55,7 @@ TAGS = {
     "Sessions API": "Starting one published module with its own key, and following what was started.",
     "Runs": "The log of runs, and the events that they wait for.",
     "Tasks": "What runs ask people: forms and approvals.",
+    "Deliveries": "Results on their way to sinks, and the secret that signs them.",
     "Hooks": "Requests of other services that start a module.",
     "End users": "The people of your product, and tokens with which they call.",
     "Project": "A project's settings.",

@@ -41,6 +41,7 @@ SECRET_BYTES = 32  # the scheme permits 24 to 64
 MAX_ANSWER = 64 * 1024
 ANSWER_KEPT = 500  # characters
 KEPT_TRIES = 20
+BATCH = 500
 GONE = 410
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"  # as every table of deliveries has them
 
@@ -256,7 +257,11 @@ class Courier(ABC, Generic[Row]):
 
     def room(self, receiver: Receiver, now: datetime) -> int:
         """How many deliveries more it gets at the moment; fewer where it answers slowly, so that others get theirs."""
-        leases = list(self.carried(now).filter(**receiver).values_list("lease_until", flat=True))
+        leases = self.carried(now).filter(**receiver).values_list("lease_until", flat=True)
+        return self.room_beside(list(leases), now)
+
+    def room_beside(self, leases: list[datetime], now: datetime) -> int:
+        """The same, beside deliveries that are under way to it."""
         is_slow = any(until - self.lease < now - self.slow for until in leases)
         return (self.in_flight_slow if is_slow else self.in_flight) - len(leases)
 
@@ -312,6 +317,11 @@ class Courier(ABC, Generic[Row]):
         if read.status == PENDING:
             return bool(rows.filter(next_try_at__gt=now).exclude(lease_until__gt=now).update(next_try_at=now))
         return bool(rows.update(**self.anew(now)))
+
+    def all_again(self, chosen: list[str], statuses: list[str], now: datetime) -> int:
+        """The same for many that have ended; in batches that each database takes as parameters. Gives how many."""
+        batches = (chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH))
+        return sum(self.rows.filter(pk__in=some, status__in=statuses).update(**self.anew(now)) for some in batches)
 
     def anew(self, now: datetime) -> dict[str, Any]:
         """What makes an ended delivery one that waits."""

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from apps.lib import errors
 from apps.lib.openapi import operation
 
+from .. import project_settings
 from ..models import Role
 from .serializers import LoginBody, RefreshBody, SettingsBody, UserTokenBody
 
@@ -54,6 +55,9 @@ class ProjectSettings(serializers.Serializer[Any]):
     retention = serializers.IntegerField(
         allow_null=True, help_text="Days for which executions are kept; null: as the installation does."
     )
+
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | {name: part.field() for name, part in project_settings.parts().items()}
 
 
 SIGNED_IN = {
