@@ -27,6 +27,7 @@ from schemathesis.core.result import Ok
 from apps.lib import egress, openapi
 from apps.modules.definition import Step
 from apps.modules.services import publish, put_draft
+from apps.runs import jobs
 from apps.runs.engine import Ask
 from apps.runs.human import ask
 from apps.runs.models import Run
@@ -54,6 +55,7 @@ CHECKS = [
 ]
 OF_PERSONS = {"listApiKeys", "createApiKey", "revokeApiKey"}
 OF_MEMBERS = {"login", "refreshToken"}  # nothing made up is a password
+JOB: dict[str, Any] = {"payload": [{"apiName": "onboard", "parameters": {}}], "configuration": {}}
 EVERYTHING = tuple(ipaddress.ip_network(text) for text in ("0.0.0.0/0", "::/0"))
 
 SCHEMA = schemathesis.openapi.from_dict(json.loads(openapi.document()))
@@ -100,6 +102,7 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
     module = publish(put_draft(project, "onboard", json.dumps(EVENT), SYSTEM)[0], SYSTEM).module
     module.project = project
     run = start(module, {}, SYSTEM, Run.Surface.RUNS, user_id="u1")
+    job = jobs.create(project, JOB | {"id": "nightly"}, SYSTEM, "u1")
     form = {"title": "Note", "fields": [{"name": "note", "label": "Note"}]}
     asked = Ask("note", Step.model_validate({"id": "note", "form": form}), form, [], None, None)
     ids = {
@@ -108,13 +111,14 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
         "appId": project.pk, "projectId": project.pk, "integrationId": sandbox.pk, "connectionId": connection.pk,
         "executionId": shop.executions()[0].pk, "webhookId": webhook.pk, "deliveryId": send_test(webhook, SYSTEM).pk,
         "userId": "u1", "integration": "sandbox", "endpoint": "list_notes", "id": own.pk, "toolkit": "sandbox",
-        "slug": "warehouse", "taskId": ask(run, asked, run.created_at).pk,
+        "jobId": job.name, "jobRunId": jobs.trigger(job, SYSTEM).pk, "slug": "warehouse", "taskId": ask(run, asked, run.created_at).pk,
     }  # fmt: skip
     members = {"toolkit": "sandbox", "integration": "sandbox", "toolName": "SANDBOX_LIST_NOTES", "userId": "u1",
                "params": {}, "credentials": {"accessToken": "a", "refreshToken": "b"}, "connectionId": connection.pk,
                "templateId": "sandbox", "provider": "sandbox", "endpoint": "/items", "email": shop.cast.alice.email,
                "api": module.name, "parameters": {}, "startParameters": {},
                "name": module.name, "version": 1, "of": "key", "steps": EVENT["steps"],
+               **JOB, **dict.fromkeys(("schedule", "sink", "proxy", "auth_session", "notifications", "endUser")),
                "start_parameters": [], "result": None, "hook": None, "end": None, "answers": {}}  # fmt: skip
     credentials = {"a key": shop.cast.key, "an end user": mint_user_token(project, "u1", 600)[0], "nobody": ""}
     return There(ids, members, credentials)
