@@ -33,7 +33,7 @@ def put_object(
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    client = _client(sink["region"], sink.get("endpoint"), _style(sink.get("forcePathStyle")))
+    client = _client(sink["region"], sink.get("endpoint"), _style(sink))
     url = client.generate_presigned_url("put_object", Params={"Bucket": sink["bucket"], "Key": key})
     digest = hashlib.md5(body, usedforsecurity=False).digest()  # buckets whose objects are locked ask for it
     headers = {"Content-Type": content_type, "Content-MD5": base64.b64encode(digest).decode()}
@@ -44,9 +44,15 @@ def put_object(
     )
 
 
-def _style(force_path: bool | None) -> str:
-    """With none said, buckets of an endpoint of one's own stand in the path, those of AWS in the host."""
-    return "auto" if force_path is None else "path" if force_path else "virtual"
+def _style(sink: dict[str, Any]) -> str:
+    """With none said, buckets of an endpoint of one's own stand in the path, those of AWS in the host.
+
+    Not ``auto`` for AWS: botocore would then name the host of all regions, which redirects for a new bucket.
+    """
+    force_path = sink.get("forcePathStyle")
+    if force_path is None and sink.get("endpoint"):
+        return "auto"
+    return "path" if force_path else "virtual"
 
 
 @lru_cache(maxsize=64)

@@ -55,7 +55,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver._answer(self)
 
-            do_GET = do_POST
+            do_GET = do_PUT = do_POST
 
             def log_message(self, format: str, *args: Any) -> None: ...
 
