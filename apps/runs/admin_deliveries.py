@@ -33,6 +33,8 @@ from . import deliveries
 from .admin_runs import shown
 from .models import Delivery
 
+SHORT = 40  # characters of a target in lists
+
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnly, ScopedAdmin):
@@ -44,7 +46,7 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
     show_full_result_count = False
     has_history = False
     list_display = (
-        "created_at", "state", "target_shown", "module", "run_link", "last_answer", "try_count", "next_try", "project",
+        "created_at", "state", "short_target", "module", "run_link", "last_answer", "try_count", "next_try", "project",
     )  # fmt: skip
     list_display_links = ("created_at", "state")
     list_filter = (ProjectFilter, "status", "kind", ("api", FieldTextFilter), ("created_at", PeriodFilter))
@@ -82,6 +84,12 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
         return "Waits for its next try" if waits else Delivery.Status(row.status).label
 
     @display(description="Target", ordering="target")
+    def short_target(self, row: Delivery) -> str:
+        """Its end, which tells one from another."""
+        short = row.target if len(row.target) <= SHORT else f"{row.target[:8]}…{row.target[-SHORT + 9 :]}"
+        return format_html('<span title="{}">{}</span>', row.target, short)
+
+    @display(description="Target")
     def target_shown(self, row: Delivery) -> str:
         return format_html('<span class="jf-break">{}</span>', row.target)
 

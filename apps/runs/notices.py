@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.admin.utils import quote
 from django.db import transaction
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 
 from apps.lib.redact import clip, redact_json_text
 from apps.lib.vault import VaultError
@@ -142,11 +142,7 @@ def _job_of(job_run: JobRun) -> str:
 
 def _page(model: str, pk: str) -> str:
     """The address of the admin's page of one."""
-    try:
-        address = reverse(f"admin:runs_{model}_change", args=[quote(pk)])
-    except NoReverseMatch:
-        address = reverse("admin:index")
-    return f"{settings.JACKFIELD_URL}{address}"
+    return f"{settings.JACKFIELD_URL}{reverse(f'admin:runs_{model}_change', args=[quote(pk)])}"
 
 
 def _words(message: Any) -> str:
