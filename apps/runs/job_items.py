@@ -347,6 +347,7 @@ def terminate(job_runs: models.QuerySet[JobRun], now: datetime, message: str) ->
     """Ends those that live, and their items that wait, in the caller's transaction. Gives their ids, for `clear_up`."""
     found = list(job_runs.filter(status__in=JobRun.LIVING).values_list("pk", flat=True))
     ended = [pk for pk in found if _terminate(pk, now, message)]
+    checkpoint("terminating")
     JobItem.objects.filter(job_run__in=ended, status=JobItem.Status.PENDING).update(status=JobItem.Status.CANCELLED)
     return ended
 
@@ -362,6 +363,7 @@ def _terminate(job_run_id: str, now: datetime, message: str) -> bool:
 
 def clear_up(job_run_id: str, most: int | None = None) -> None:
     """Cancels the runs of one that was terminated, and takes in how they ended; of at most so many, the workers the others."""
+    checkpoint("before clearing up")
     living = Run.objects.living().filter(job_run=job_run_id, parent=None)
     cancelled = 0
     while runs := list(living.values_list("pk", flat=True)[:CANCELLED]):
@@ -378,6 +380,7 @@ def clear_up(job_run_id: str, most: int | None = None) -> None:
             return
         turn = _Turn(row, in_place=False)
         turn.take_in(_Ended.of(execute(TO_DO, [row.pk, MOST_AT_ONCE])))
+        checkpoint("clearing up")
         turn.change(wake_at=None)
         turn.save()
 

@@ -231,7 +231,9 @@ def _fire(job: Job, kind: str, now: datetime, actor: Actor, scheduled_for: datet
     if not payload:
         job_run.status, job_run.ended_at, job_run.wake_at = JobRun.Status.SUCCESS, now, None
     job_run.save(force_insert=True)
+    job_items.checkpoint("firing")
     JobItem.objects.bulk_create(job_items.items_of(job_run, payload), batch_size=job_items.WRITTEN)
+    job_items.checkpoint("items made")
     if payload:
         hints.hint_job(job_run.pk)
     return job_run
