@@ -259,7 +259,7 @@ class TriggerView(RunsView):
 
     @idempotent
     def post(self, request: Any, workspace_id: str, project_name: str, job_id: str) -> HttpResponse:
-        job = find_job(self.caller, job_id, whole=True)
+        job = find_job(self.caller, job_id)
         take_call(self.caller)
         job_run = jobs.trigger(job, self.caller.actor)
         return json_answer({"jobRunId": job_run.pk, "message": "Triggered"})
