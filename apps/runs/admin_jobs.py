@@ -14,6 +14,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.text import Truncator
 from unfold.paginator import InfinitePaginator
 
 from apps.lib.errors import Failure, InvalidInput
@@ -49,6 +50,7 @@ STATUSES = {
 }  # fmt: skip
 FIRINGS = 10
 MOST_JOBS = 300  # offered in a filter
+SHOWN_NAME = 60  # characters, in lists
 SHOWN_JOB_RUNS = 15
 SHOWN_FAILED = 20
 SHOWN_ITEMS = 100
@@ -75,7 +77,7 @@ class JobFilter(OwnFilter):
 class JobAdmin(ScopedAdmin):
     intro = "What starts runs by itself: a payload of items, and the times at which each of them becomes a run."
     has_history = False
-    list_display = ("name", "standing", "schedule_words", "next_firing", "last_status", "project")
+    list_display = ("short_name", "standing", "schedule_words", "next_firing", "last_status", "project")
     list_filter = (ProjectFilter, "state")
     search_fields = ("name", "=user_id")
     ordering = ("name", "id")
@@ -93,6 +95,10 @@ class JobAdmin(ScopedAdmin):
         jobs.delete(obj, actor_of(request))
 
     # The list.
+    @display(description="Id", ordering="name")
+    def short_name(self, row: Job) -> str:
+        return Truncator(row.name).chars(SHOWN_NAME)
+
     @display(description="State", ordering="state", label=STATES)
     def standing(self, row: Job) -> str:
         return Job.State(row.state).label
@@ -239,8 +245,8 @@ class JobRunAdmin(ReadOnly, ScopedAdmin):
     paginator = InfinitePaginator
     show_full_result_count = False
     has_history = False
-    list_display = ("created_at", "job", "standing", "progress", "failed", "type", "took", "project")
-    list_display_links = ("created_at", "job")
+    list_display = ("created_at", "of_job", "standing", "progress", "failed", "type", "took", "project")
+    list_display_links = ("created_at", "of_job")
     list_filter = (ProjectFilter, JobFilter, "status", "type", ("created_at", PeriodFilter))
     search_fields = ("=id",)
     ordering = ("-created_at", "-id")
@@ -257,6 +263,10 @@ class JobRunAdmin(ReadOnly, ScopedAdmin):
         return self._may(request, EDITORS, obj)
 
     # The list.
+    @display(description="Job")
+    def of_job(self, row: JobRun) -> str:
+        return Truncator(row.job.name).chars(SHOWN_NAME)
+
     @display(description="Status", ordering="status", label=STATUSES)
     def standing(self, row: JobRun) -> str:
         return JobRun.Status(row.status).label

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import islice, product
-from math import prod
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -490,11 +489,22 @@ def _calendar_in_words(calendar: Calendar) -> str:
 
 
 def _times_in_words(calendar: Calendar) -> str:
-    """At 09:30; Every 15 minutes; At minute 5 of hour 9 to 17."""
-    members = [("second", calendar.second), ("minute", calendar.minute), ("hour", calendar.hour)]
-    if prod(len(values) for _, values in members) <= 6:
-        times = product(calendar.hour, calendar.minute, calendar.second)
-        return "At " + _and([_clock(time, calendar.second != (0,)) for time in times])
+    """At 09:30; Every 15 minutes; Every 10 minutes from 09:00 to 17:50; At minute 5 and 20 of hour 9 to 17."""
+    seconds, minutes, hours = calendar.second, calendar.minute, calendar.hour
+    if len(hours) * len(minutes) * len(seconds) <= 6:
+        return "At " + _and([_clock(time, seconds != (0,)) for time in product(hours, minutes, seconds)])
+    if _is_row(hours) and hours != EVERY["hour"]:
+        often = _often(seconds, minutes, EVERY["hour"])
+        if len(minutes) == len(seconds) == 1 or often.startswith("Every"):
+            often = "Every hour" if len(minutes) == len(seconds) == 1 else often
+            first, last = ((hours[at], minutes[at], seconds[at]) for at in (0, -1))
+            return f"{often} from {_clock(first, seconds != (0,))} to {_clock(last, seconds != (0,))}"
+    return _often(seconds, minutes, hours)
+
+
+def _often(seconds: tuple[int, ...], minutes: tuple[int, ...], hours: tuple[int, ...]) -> str:
+    """Every 15 minutes; At second 5 of every minute; At minute 5 and 20 of hour 9 to 17."""
+    members = [("second", seconds), ("minute", minutes), ("hour", hours)]
     while members[0][1] == (0,):
         members.pop(0)
     parts = [_part(name, values, number == 0) for number, (name, values) in enumerate(members)]
@@ -539,9 +549,13 @@ def _days_in_words(calendar: Calendar) -> str:
 
 def _list(words: list[str], values: tuple[int, ...]) -> str:
     """Monday to Friday; 1, 15 and 20."""
-    if len(values) > 2 and values == tuple(range(values[0], values[-1] + 1)):
+    if _is_row(values):
         return f"{words[0]} to {words[-1]}"
     return _and(words)
+
+
+def _is_row(values: tuple[int, ...]) -> bool:
+    return len(values) > 2 and values == tuple(range(values[0], values[-1] + 1))
 
 
 def _and(words: list[str]) -> str:

@@ -13,8 +13,8 @@ from django.utils import timezone
 from apps.connections.models import Connection, Integration
 from apps.modules import groups, services
 from apps.modules.models import Group, Module
-from apps.runs import starting
-from apps.runs.models import Execution, HumanTask, Run, RunEvent
+from apps.runs import jobs, starting
+from apps.runs.models import Execution, HumanTask, Job, JobRun, Run, RunEvent
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import ApiKey, AuditEvent, JwtIssuer, Membership, Role, User
 from apps.workspaces.services import add_member, set_issuer
@@ -48,6 +48,8 @@ class Staff:
     run: Run
     task: HumanTask
     group: Group
+    job: Job
+    job_run: JobRun
 
     @property
     def rows(self) -> list[Model]:
@@ -58,6 +60,7 @@ class Staff:
         return [
             cast.workspace, cast.project, membership, self.key, self.issuer, event,
             self.integration, self.connection, self.execution, self.module, self.run, self.task, self.group,
+            self.job, self.job_run,
         ]  # fmt: skip
 
 
@@ -76,6 +79,7 @@ def staff(cast: Cast) -> Staff:
         response='{"login": "octocat"}', connection_id=connection.pk, created_at=timezone.now(),
     )  # fmt: skip
     module, run, task = make_run(cast)
+    job, job_run = make_job_run(cast)
     return Staff(
         cast=cast,
         alice=signed_in(cast.alice),
@@ -92,6 +96,8 @@ def staff(cast: Cast) -> Staff:
         run=run,
         task=task,
         group=groups.create(cast.project, "acme-buyers", ["it@acme.example"], SYSTEM),
+        job=job,
+        job_run=job_run,
     )
 
 
@@ -122,6 +128,20 @@ def make_run(cast: Cast) -> tuple[Module, Run, HumanTask]:
     )  # fmt: skip
     run.refresh_from_db()
     return module, run, task
+
+
+def make_job_run(cast: Cast) -> tuple[Job, JobRun]:
+    """A job of Alice's that fires every morning, and a job run that has succeeded."""
+    body = {
+        "id": "acme-mornings", "payload": [{"apiName": "onboard", "parameters": {"employee_name": "alices-user"}}],
+        "configuration": {}, "schedule": {"calendars": [{"hour": 9}], "timezone": "Europe/Berlin"},
+    }  # fmt: skip
+    job = jobs.create(cast.project, body, SYSTEM)
+    job_run = JobRun.objects.create(
+        job=job, project=cast.project, workspace=cast.workspace, type="MANUAL", status="SUCCESS", payloads=1,
+        started_runs=1, successful_runs=1, started_by="user:alice@example.com", wake_at=None, ended_at=timezone.now(),
+    )  # fmt: skip
+    return job, job_run
 
 
 def text_of(response: Any) -> str:

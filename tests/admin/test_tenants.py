@@ -21,7 +21,7 @@ from tests.admin.conftest import Staff, text_of
 
 OWN_NAMES = (
     "Acme", "Shop", "alice@example.com", "alices-user", "octocat", "https://alice.example", "Iv1.alice", "onboard",
-    "acme-buyers", "it@acme.example",
+    "acme-buyers", "it@acme.example", "acme-mornings",
 )  # fmt: skip
 NO_PAGES = {"app_list", "logout", "login", "jsi18n", "password_change", "password_change_done", "autocomplete"}
 

@@ -58,7 +58,10 @@ def meant(field: Field, wanted: Any, value: int) -> bool:
     if isinstance(wanted, list):
         return any(meant(field, one, value) for one in wanted)
     names = [name.upper() for name in field.names]
-    number = (lambda name: field.low + names.index(name)) if names else int
+
+    def number(given: Any) -> int:
+        return field.low + names.index(given) if names else int(given)
+
     if not isinstance(wanted, dict):
         return bool(value == number(wanted))
     one, end = number(wanted["start"]), number(wanted.get("end", wanted["start"]))
@@ -95,7 +98,10 @@ def walked(calendar: dict[str, Any], zone: str, begin: datetime, end: datetime, 
 def members(field: Field) -> st.SearchStrategy[Any]:
     """Values, ranges with steps and without, lists of those, '*'."""
     numbers = st.integers(field.low, field.high)
-    name = (lambda one: field.names[one - field.low].upper()) if field.names else (lambda one: one)
+
+    def name(value: int) -> Any:
+        return field.names[value - field.low].upper() if field.names else value
+
     ranges = st.tuples(numbers, numbers, st.integers(1, field.high - field.low + 1)).map(
         lambda three: {
             "start": name(three[0] if field.names else min(three[:2])),
@@ -526,7 +532,20 @@ def test_whatever_comes_is_a_schedule_or_is_refused(given: Any) -> None:
         (
             {"calendars": [{"hour": {"start": 9, "end": 17}, "minute": {"start": 0, "end": 50, "step": 10},
                             "dayOfWeek": {"start": "MONDAY", "end": "FRIDAY"}}]},
-            "Every 10 minutes of hour 9 to 17 on Monday to Friday (UTC).",
+            "Every 10 minutes from 09:00 to 17:50 on Monday to Friday (UTC).",
+        ),
+        ({"calendars": [{"hour": {"start": 8, "end": 18}}]}, "Every hour from 08:00 to 18:00 (UTC)."),
+        (
+            {"calendars": [{"hour": {"start": 8, "end": 18}, "minute": 30, "second": 5}]},
+            "Every hour from 08:30:05 to 18:30:05 (UTC).",
+        ),
+        (
+            {"calendars": [{"hour": {"start": 8, "end": 18}, "minute": "*", "second": "*"}]},
+            "Every second from 08:00:00 to 18:59:59 (UTC).",
+        ),
+        (
+            {"calendars": [{"hour": {"start": 8, "end": 18}, "minute": [5, 20]}]},
+            "At minute 5 and 20 of hour 8 to 18 every day (UTC).",
         ),
         (
             {"calendars": [{"dayOfMonth": 13, "dayOfWeek": "FRIDAY", "month": ["JUNE", "AUGUST"], "year": 2027}]},
