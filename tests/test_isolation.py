@@ -18,10 +18,10 @@ from apps.connections.links import Link, make_link
 from apps.connections.models import Connection, ConnectPage, Integration
 from apps.modules.definition import Step
 from apps.modules.models import Module
-from apps.runs import jobs
+from apps.runs import jobs, sinks
 from apps.runs.engine import Ask
 from apps.runs.human import ask
-from apps.runs.models import HumanTask, Job, JobRun, Run, RunSignal
+from apps.runs.models import Delivery, HumanTask, Job, JobRun, Run, RunSignal, SinkSettings
 from apps.runs.starting import start
 from apps.toolkits.models import OwnToolkit
 from apps.toolkits.services import put
@@ -103,6 +103,12 @@ def marked(shop: Shop) -> Shop:
     module = publish(shop.cast.project, MARK, title=MARK, start_parameters=NOTE)
     Module.objects.filter(pk=module.pk).update(title=MARK)
     run = start(module, {"note": MARK}, SYSTEM, Run.Surface.RUNS, user_id=f"{MARK}-user")
+    sent = {"type": "webhook", "url": f"https://{MARK}.example"}
+    ended = Run.objects.get(pk=run.pk)
+    ended.status = Run.Status.COMPLETED
+    ended.seal("sink", sent)
+    sinks.write_delivery(ended, now)
+    sinks.change_default(shop.cast.project, sent, SYSTEM)
     step = Step.model_validate({"id": "ok", "approve": {"title": MARK}})
     body = {"id": MARK, "payload": [{"apiName": MARK, "parameters": {"note": MARK}}], "configuration": {}}
     jobs.trigger(jobs.create(shop.cast.project, body, SYSTEM, f"{MARK}-user"), SYSTEM)
@@ -142,6 +148,7 @@ def path_of(shop: Shop, route: str) -> str:
         "secret": "page-secret",
         "token": make_link(Link(shop.cast.project.pk, "somebody", "lab"))[-20:],
         "webhook_id": WebhookEndpoint.objects.get(project=shop.cast.project).pk,
+        "sink_delivery_id": Delivery.objects.get(project=shop.cast.project).pk,
         "delivery_id": WebhookDelivery.objects.get(project=shop.cast.project).pk,
     }
     names = BLANK.findall(route)
@@ -193,6 +200,8 @@ def state(shop: Shop) -> list[Any]:
         Module.objects.filter(**project),
         Run.objects.filter(**project, user_id=f"{MARK}-user"),
         RunSignal.objects.all(),
+        Delivery.objects.filter(**project),
+        SinkSettings.objects.filter(**project),
         HumanTask.objects.filter(**project),
         Job.objects.filter(**project),
         JobRun.objects.filter(**project),
