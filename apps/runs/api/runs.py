@@ -5,15 +5,14 @@ Served at two prefixes (`runs_urls`), which differ in one thing: what a start an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.http import HttpRequest, HttpResponse
 from rest_framework import serializers
 
-from apps.connections.models import Connection
 from apps.lib.api import StrictText, json_answer
 from apps.lib.envelopes import RUNS
-from apps.lib.errors import InvalidInput
 from apps.lib.http import check_proxy
 from apps.modules.services import find_published
 from apps.workspaces.api.base import ProjectView
@@ -21,19 +20,19 @@ from apps.workspaces.callers import Caller
 from apps.workspaces.idempotency import idempotent
 from apps.workspaces.services import USER_ID_LENGTH, clean_user_id
 
-from .. import starting
+from .. import run_auth, starting
 from ..callers import identify_by_name
+from ..job_items import extended_of
 from ..models import Run
 from ..outcome import error_of, reason_of
 from ..starting import MAX_ATTEMPTS, MAX_SECONDS, Options
 from ..trace import trace_of
 from . import runs_schema as schema
 from .serializers import JsonObject
+from .sinks import SinkField
 from .starts import find_run, start
 
 LONGEST_URL = 2000
-NO_SINKS = "Sinks are not available yet: read the result from GET run/{runId}/result."
-NO_RUNTIME = "Auth sessions from runtime input are not supported yet: name a connection by its id."
 
 # What the published clients' models know; they raise at anything else.
 STATES = {
@@ -88,12 +87,8 @@ class StartBody(serializers.Serializer[Any]):
     requestTimeout = StrictInteger(min_value=1, max_value=MAX_SECONDS, required=False, allow_null=True)
     retry = RetryBody(required=False, allow_null=True)
     authSession = JsonObject(required=False, allow_null=True)
+    sink = SinkField(required=False, allow_null=True)
     endUser = StrictText(max_length=USER_ID_LENGTH, trim_whitespace=False, required=False, allow_null=True)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if self.initial_data.get("sink") is not None:
-            raise serializers.ValidationError({"sink": [NO_SINKS]})
-        return attrs
 
 
 def options_of(body: dict[str, Any]) -> Options:
@@ -103,22 +98,9 @@ def options_of(body: dict[str, Any]) -> Options:
         "request_timeout": body.get("requestTimeout"),
         "save_trace": body.get("saveTrace"),
         "proxy": body.get("proxy"),
+        "sink": body.get("sink"),
     }
     return Options(**{name: value for name, value in given.items() if value is not None})
-
-
-def owner_of(caller: Caller, auth_session: dict[str, Any]) -> str | None:
-    """The end user whose connection an auth session is; None where it is shared. Raises `InvalidInput`."""
-    if auth_session.get("runtimeInput") is not None:
-        raise InvalidInput({"authSession.runtimeInput": [NO_RUNTIME]})
-    given = auth_session.get("id")
-    if not isinstance(given, str) or not 1 <= len(given) <= 255 or "\x00" in given:
-        raise InvalidInput({"authSession.id": ["Must be the id of a connection: ca_…"]})
-    row = Connection.objects.filter(project=caller.project, pk=given).select_related("end_user").first()
-    owner = row.end_user.external_id if row and row.end_user else None
-    if row is None or (owner is not None and caller.user_id not in {None, owner}):
-        raise InvalidInput({"authSession.id": ["There is no such connection."]})
-    return owner
 
 
 # -- Answers ---------------------------------------------------------------------------------------------------------
@@ -128,6 +110,8 @@ def result_of(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {"runId": run.pk, "status": status}
     if status == "completed":
         found["result"] = run.result
+        if run.extended_payloads:
+            found["extendedPayloads"] = extended_of(run)
     elif status == "failed":
         found["error"] = error_of(run)
         found["message"] = found["error"]["message"]
@@ -158,9 +142,8 @@ class StartView(RunsView):
     def post(self, request: Any, workspace_id: str, project_name: str) -> HttpResponse:
         body = self.body(StartBody)
         user_id = self.user_id(_named(body))
-        if body.get("authSession") is not None:
-            owner = owner_of(self.caller, body["authSession"])
-            user_id = owner if user_id is None else user_id
+        session, bound = body.get("authSession"), self.caller.user_id
+        user_id, auth = run_auth.options_for(self.project, user_id, session, bound=bound)
         module = find_published(self.project, body["api"])
         run = start(
             self.caller,
@@ -169,7 +152,7 @@ class StartView(RunsView):
             Run.Surface.RUNS,
             place=lambda name: f"parameters.{name}" if name else "parameters",
             user_id=user_id,
-            options=options_of(body),
+            options=replace(options_of(body), **auth),
         )
         return json_answer({"runId": run.pk, "status": "pending"}, self.started)
 

@@ -7,12 +7,14 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
+from apps.connections.auth_sessions import MOST_ATTEMPTS
 from apps.lib import errors
 from apps.lib.envelopes import RUNS
 from apps.lib.openapi import END_USER, IDEMPOTENCY_KEY, operation
 
 from ..starting import MAX_ATTEMPTS, MAX_SECONDS
 from .schema import AnyJson, JsonSchema
+from .sinks import SinkField
 
 TAG = "Runs API"
 OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": {}}
@@ -31,17 +33,31 @@ class Retry(serializers.Serializer[Any]):
 @extend_schema_field(
     {
         "type": ["object", "null"],
-        "properties": {"id": {"type": "string", "description": "Id of a connection: ca_…"}},
-        "required": ["id"],
+        "properties": {
+            "id": {
+                "type": "string",
+                "maxLength": 255,
+                "description": "Id of an auth session, or of a connection: ca_…",
+            },
+            "runtimeInput": {
+                "type": "object",
+                "additionalProperties": {},
+                "description": "Credentials for this run alone, by the names of the toolkit's form; in place of the id.",
+            },
+            "autoRecreate": {
+                "type": ["boolean", "null"],
+                "description": "Renew it where the check fails. Absent: true.",
+            },
+            "checkAttempts": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_ATTEMPTS},
+            "createAttempts": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_ATTEMPTS},
+            "requestTimeout": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_SECONDS},
+            "proxy": {"type": ["string", "null"], "description": "The service is asked through it: a URL."},
+            "saveTrace": {"type": ["boolean", "null"]},
+        },
     }
 )
 class AuthSession(serializers.JSONField):
-    """A connection of the project."""
-
-
-@extend_schema_field({"type": "null"})
-class Nothing(serializers.JSONField):
-    """Not available yet."""
+    """The account that the run acts with."""
 
 
 class RunStart(serializers.Serializer[Any]):
@@ -62,9 +78,15 @@ class RunStart(serializers.Serializer[Any]):
     )
     retry = Retry(required=False, allow_null=True)
     authSession = AuthSession(
-        required=False, help_text="A connection; its owner is the run's end user where you name no other."
+        required=False,
+        help_text="The account that it acts with; its owner is the run's end user where you name no other. Needed where the "
+        "project has switched auth sessions on; else `id` alone, a connection's.",
     )
-    sink = Nothing(required=False, help_text="Not available yet.")
+    sink = SinkField(
+        required=False,
+        allow_null=True,
+        help_text="Where the result goes; absent: the project's default, if it has one.",
+    )
     endUser = serializers.CharField(
         required=False, allow_null=True, max_length=255, help_text="Your own id of the person that it runs for."
     )
