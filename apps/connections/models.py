@@ -217,6 +217,7 @@ class AuthSession(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "name"], name="auth_session_in_project")]
+        indexes = [models.Index(fields=["held_at"], condition=Q(held_at__isnull=False), name="auth_session_held")]
 
     def __str__(self) -> str:
         return self.name

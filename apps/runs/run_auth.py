@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from apps.connections import auth_sessions
@@ -31,7 +32,6 @@ from .models import JobRun, Run
 SECONDS = 600  # that the check may take where nothing else is said
 LONGEST = 86_400
 SWEPT_AFTER = timedelta(seconds=30)  # that a session is held by what may not be committed yet
-SWEPT = 500  # sessions at a time
 STALE = timedelta(seconds=30)  # before its end from which a token that came with a run is got anew
 REQUIRED = "Every run of this project needs one: {id} of an auth session, or runtimeInput."
 OFF = "Auth sessions are not switched on for this project."
@@ -205,15 +205,10 @@ def take_again(run: Run) -> dict[str, Any]:
 
 def sweep() -> int:
     """Frees exclusive sessions whose run (or job run) has ended, or never was. Gives how many."""
-    held = AuthSession.objects.exclude(held_by="").filter(held_at__lt=timezone.now() - SWEPT_AFTER)
-    found = list(held.values_list("pk", "held_by")[:SWEPT])
-    holders = [holder for _, holder in found]
-    living = {*Run.objects.living().filter(pk__in=holders).values_list("pk", flat=True)}
-    living |= {*JobRun.objects.filter(pk__in=holders, status__in=JobRun.LIVING).values_list("pk", flat=True)}
-    left = [(pk, holder) for pk, holder in found if holder not in living]
-    return sum(
-        AuthSession.objects.filter(pk=pk, held_by=holder).update(held_by="", held_at=None) for pk, holder in left
-    )
+    living = Run.objects.living().filter(pk=OuterRef("held_by"))
+    jobs = JobRun.objects.filter(pk=OuterRef("held_by"), status__in=JobRun.LIVING)
+    held = AuthSession.objects.filter(held_at__lt=timezone.now() - SWEPT_AFTER)
+    return held.filter(~Exists(living), ~Exists(jobs)).update(held_by="", held_at=None)
 
 
 # -- Before the first attempt ----------------------------------------------------------------------------------------
