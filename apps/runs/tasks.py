@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.lib import vacuum
 
-from . import carrier, deliveries, human, jobs, retention
+from . import carrier, deliveries, human, jobs, retention, run_auth
 from . import mail as mails
 
 TURN = 0.25  # seconds after which another workspace's runs come before the next of the same
@@ -40,6 +40,7 @@ def sweep() -> int:
     """Finds runs that are due and that nobody carries, job runs that nobody goes on with, and reminders that are due."""
     now = timezone.now()
     human.remind_due(now)
+    run_auth.sweep()
     return carrier.sweep() + jobs.sweep(now)
 
 
