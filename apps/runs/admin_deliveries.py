@@ -85,8 +85,9 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
 
     @display(description="Target", ordering="target")
     def short_target(self, row: Delivery) -> str:
-        """Its end, which tells one from another."""
-        short = row.target if len(row.target) <= SHORT else f"{row.target[:8]}…{row.target[-SHORT + 9 :]}"
+        """Of a URL the host, of an object in a bucket what tells it from another."""
+        target, ends = row.target, "" if row.kind == Delivery.Kind.WEBHOOK else row.target[-SHORT // 2 :]
+        short = target if len(target) <= SHORT else f"{target[: SHORT - len(ends)]}…{ends}"
         return format_html('<span title="{}">{}</span>', row.target, short)
 
     @display(description="Target")
