@@ -127,6 +127,8 @@ if DATABASE_URL:
     DATABASES: dict[str, Any] = {"default": env.db_url_config(DATABASE_URL)}
 else:
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(JACKFIELD_HOME / "jackfield.sqlite3")}}
+# The first one counts for a new file alone, and only before anything is in it.
+SQLITE_START = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 _database = DATABASES["default"]
 _options = _database.setdefault("OPTIONS", {})
 if "sqlite" in _database["ENGINE"]:
@@ -134,8 +136,7 @@ if "sqlite" in _database["ENGINE"]:
     _options |= {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        # The first one counts for a new file alone, and only before anything is in it.
-        "init_command": "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "init_command": SQLITE_START,
     }
 else:
     _database["DISABLE_SERVER_SIDE_CURSORS"] = True  # PgBouncer in transaction mode
@@ -204,7 +205,7 @@ CELERY_BEAT_SCHEDULE = {
     "take up auth operations": {"task": "connections.sweep_auth", "schedule": 10.0, "options": {"expires": 10}},
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
     "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
-    "fire jobs that are due": {"task": "runs.fire_due_jobs", "schedule": 1.0, "options": {"expires": 5}},
+    "fire jobs that are due": {"task": "runs.fire_due_jobs", "schedule": 0.5, "options": {"expires": 5}},
     "send results that are due": {"task": "runs.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "tell of failures that are due": {"task": "workspaces.sweep_notices", "schedule": 10.0, "options": {"expires": 10}},

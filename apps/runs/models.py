@@ -376,7 +376,8 @@ class Job(Sealing, models.Model):
 class JobRun(Sealing, models.Model):
     """One firing of a job. Its items say what is to be run; the row itself is locked by whoever starts them.
 
-    ``wake_at`` is when it is looked after next where nobody told of a run's end; None once it has ended.
+    ``wake_at`` is when it is looked after next where nobody told of a run's end; None while it is paused, and once nothing is
+    left to do: of one that was terminated that is later than its end.
     """
 
     SEALED = ("sink", "proxy", "notifications")
@@ -430,8 +431,9 @@ class JobRun(Sealing, models.Model):
             models.Index(fields=["job", "-created_at", "-id"], name="job_run_newest"),
             models.Index(fields=["project", "-created_at"], name="job_run_of_project"),
             models.Index(fields=["created_at"], name="job_run_age"),
+            models.Index(fields=["wake_at"], condition=Q(wake_at__isnull=False), name="job_run_to_look_at"),
             models.Index(
-                fields=["wake_at"], condition=Q(status__in=("PENDING", "PAUSING", "PAUSED")), name="job_run_due"
+                fields=["job"], condition=Q(status__in=("PENDING", "PAUSING", "PAUSED")), name="job_run_living"
             ),
         ]
 
