@@ -384,8 +384,11 @@ def sweep() -> int:
 def forget_old() -> int:
     """Deletes notices and mails of more than 30 days ago; in batches, so that no statement holds a table for long."""
     limit = timezone.now() - KEEP
+    return sum(_forget(rows.filter(created_at__lt=limit)) for rows in (Notice.objects.all(), NoticeMail.objects.all()))
+
+
+def _forget(rows: QuerySet[Any]) -> int:
     total = 0
-    for rows in (Notice.objects.filter(created_at__lt=limit), NoticeMail.objects.filter(created_at__lt=limit)):
-        while old := list(rows.values_list("pk", flat=True)[:BATCH]):
-            total += rows.model._default_manager.filter(pk__in=old).delete()[0]
+    while old := list(rows.values_list("pk", flat=True)[:BATCH]):
+        total += rows.model._default_manager.filter(pk__in=old).delete()[0]
     return total
