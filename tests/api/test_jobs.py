@@ -190,7 +190,7 @@ def test_null_is_as_good_as_absent(cast: Cast) -> None:
 
 def test_a_float_that_is_whole_is_a_number_of_runs(cast: Cast) -> None:
     created(cast, configuration={"maxConcurrentRequests": 5.0, "maxRuns": 7})
-    assert json.dumps(read(cast)["configuration"]) == '{"maxConcurrentRequests": 5, "maxRuns": 7}'
+    assert json.dumps(read(cast)["configuration"], sort_keys=True) == '{"maxConcurrentRequests": 5, "maxRuns": 7}'
 
 
 NAMES = {
@@ -400,6 +400,19 @@ def test_a_body_of_sixteen_megabytes_is_taken_and_a_larger_one_is_not(cast: Cast
     assert row["payload"] == items
     refused(create(cast, id="more", payload=[*items, items[0]]), 413, "payload-too-large")
     refused(cast.api.call("PUT", url_of(cast), b" " * (MAX_BODY + 1)), 413, "payload-too-large")
+
+
+def test_large_bodies_come_in_turn_and_small_ones_pass_them(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_of_jobs, "PATIENCE", 0.01)
+    large = [{"apiName": "onboard", "parameters": {"text": "x" * 1_000_000}}] * 2
+    with api_of_jobs.turn(b" " * 2**21):
+        answer = create(cast, payload=large)
+        refused(answer, 429, "too-many-requests")
+        assert answer["Retry-After"] == "5"
+        created(cast)
+    assert create(cast, id="large", payload=large).status_code == 201
+    refused(create(cast, id="none", payload=[*large, {}]), 400, "bad-request")
+    assert create(cast, id="again", payload=large).status_code == 201
 
 
 def test_other_routes_take_a_megabyte_as_ever(cast: Cast) -> None:

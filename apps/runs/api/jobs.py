@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from apps.lib import errors
+from apps.lib.api import MAX_BODY as MAX_SMALL
 from apps.lib.api import checked, json_answer, no_content, parse_json, read_body
 from apps.lib.errors import InvalidInput
 from apps.modules.models import Module
@@ -32,11 +33,10 @@ from . import jobs_schema as schema
 from .jobs_serializers import MAX_BODY, MOST_FAULTS, ChangeBody, CreateBody, without_nulls
 from .runs import RunsView
 
-PARSED_AT_ONCE = 2  # bodies of up to 16 MiB, which are many times as large once they are objects
 LONGEST_WHOLE = 1024 * 1024  # bytes of a list that is sent whole
 PATIENCE = 30.0  # seconds that one waits for its turn
 REASONS = frozenset({"paused", "terminated"})
-_turns = threading.BoundedSemaphore(PARSED_AT_ONCE)
+_turn = threading.BoundedSemaphore(1)  # of large bodies: 16 MiB of JSON may be 400 MiB of objects
 
 
 # -- Whose ------------------------------------------------------------------------------------------------------------
@@ -137,14 +137,17 @@ def _texts(rows: Iterator[Any]) -> Iterator[bytes]:
 
 # -- Bodies -----------------------------------------------------------------------------------------------------------
 @contextmanager
-def turn() -> Iterator[None]:
-    """Room for a large body's objects. Raises `RateLimited` where others keep it too long."""
-    if not _turns.acquire(timeout=PATIENCE):
-        raise errors.RateLimited("Too many jobs are being written at once.", retry_after=5)
+def turn(raw: bytes) -> Iterator[None]:
+    """Room for a body's objects: of large ones a process has one at a time. Raises `RateLimited` where others keep it long."""
+    if len(raw) <= MAX_SMALL:
+        yield
+        return
+    if not _turn.acquire(timeout=PATIENCE):
+        raise errors.RateLimited("Too many large jobs are being written at once.", retry_after=5)
     try:
         yield
     finally:
-        _turns.release()
+        _turn.release()
 
 
 def require_published(project: Project, payload: list[dict[str, Any]]) -> None:
@@ -194,7 +197,7 @@ class JobsView(JobsBodyView):
 
     def post(self, request: Any, workspace_id: str, project_name: str) -> HttpResponse:
         raw = read_body(request._request, self.max_body)  # before its turn: a slow sender holds up nobody
-        with turn():
+        with turn(raw):
             body = self.job_of(raw, CreateBody)
             user_id = self.user_of(body)
             job = jobs.create(self.project, unmasked(body, {}), self.caller.actor, user_id)
@@ -213,7 +216,7 @@ class JobView(JobsBodyView):
     def put(self, request: Any, workspace_id: str, project_name: str, job_id: str) -> HttpResponse:
         job = find_job(self.caller, job_id)
         raw = read_body(request._request, self.max_body)
-        with turn():
+        with turn(raw):
             body = self.job_of(raw, ChangeBody)
             self.user_of(body)
             jobs.change(job, unmasked(body, stored(job)), self.caller.actor)
