@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from apps.connections.flows import digest
 from apps.connections.links import Link, make_link
-from apps.connections.models import Connection, ConnectPage, Integration
+from apps.connections.models import AuthOperation, AuthSession, Connection, ConnectPage, Integration
 from apps.modules.definition import Step
 from apps.modules.models import Module
 from apps.runs import jobs, sinks
@@ -27,7 +27,7 @@ from apps.toolkits.models import OwnToolkit
 from apps.toolkits.services import put
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import ApiKey, EndUser, WebhookDelivery, WebhookEndpoint
-from apps.workspaces.services import create_project, issue_key
+from apps.workspaces.services import change_settings, create_project, issue_key
 from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import create_endpoint, send_test
 from tests.api.automations import publish
@@ -113,6 +113,10 @@ def marked(shop: Shop) -> Shop:
     body = {"id": MARK, "payload": [{"apiName": MARK, "parameters": {"note": MARK}}], "configuration": {}}
     jobs.trigger(jobs.create(shop.cast.project, body, SYSTEM, f"{MARK}-user"), SYSTEM)
     ask(run, Ask("ok", step, {"title": MARK}, [f"{MARK}@example.com", f"user:{MARK}-user"], None, None), now)
+    change_settings(shop.cast.project, {"authSessions": {"toolkit": "lab"}}, SYSTEM)
+    session = {"project": shop.cast.project, "name": MARK}
+    row = AuthSession.objects.create(**session, toolkit="lab", connection=shop.connection)
+    AuthOperation.objects.create(**session, session=row, kind=AuthOperation.Kind.VALIDATE)
     return shop
 
 
@@ -127,6 +131,8 @@ def path_of(shop: Shop, route: str) -> str:
         "published_module_id": run.module.public_id,
         "public_id": run.module.public_id,
         "task_id": run.tasks.get().pk,
+        "auth_session_id": MARK,
+        "operation_id": AuthOperation.objects.get(project=shop.cast.project).pk,
         "job_id": MARK,
         "job_run_id": JobRun.objects.get(project=shop.cast.project).pk,
         "event_name": "payment",
@@ -205,6 +211,8 @@ def state(shop: Shop) -> list[Any]:
         HumanTask.objects.filter(**project),
         Job.objects.filter(**project),
         JobRun.objects.filter(**project),
+        AuthSession.objects.filter(**project),
+        AuthOperation.objects.filter(**project),
     ]
     return [list(found.order_by("pk").values()) for found in rows]
 
