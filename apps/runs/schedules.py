@@ -22,7 +22,7 @@ from calendar import isleap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice, product
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -110,14 +110,10 @@ class Calendar:
 
     def firings(self, begin: int, zone: ZoneInfo) -> Iterator[int]:
         """Its instants from ``begin`` on, in order, each once. Looks only where the clocks on the wall may show one."""
-        begin = max(begin, -DAY)
-        while begin < END:
-            end = begin + WINDOW
-            yield from self._between(begin, end, zone)
-            wall = self.wall_from(end - 2 * DAY)
-            if wall is None:
-                return
-            begin = max(end, wall - 15 * HOUR)
+        while begin < END and (wall := self.wall_from(begin - 2 * DAY)) is not None:
+            begin = max(begin, wall - 15 * HOUR)  # no zone is further from UTC
+            yield from self._between(begin, begin + WINDOW, zone)
+            begin += WINDOW
 
     def _between(self, begin: int, end: int, zone: ZoneInfo) -> Iterator[int]:
         before: int | None = None
@@ -177,13 +173,16 @@ class Calendar:
         ordinal = day + EPOCH_DAY
         if ordinal > date.max.toordinal():
             return None
-        wanted = date.fromordinal(ordinal).year
-        for year in self.year[bisect_left(self.year, wanted) :]:
+        for year in self._years[bisect_left(self._years, date.fromordinal(ordinal).year) :]:
             first = date(year, 1, 1).toordinal() - EPOCH_DAY
             days = _days(isleap(year), (first + 3) % 7, self.month, self.day, self.weekday)
             if (found := _from(days, day - first)) is not None:
                 return first + found
         return None
+
+    @cached_property
+    def _years(self) -> tuple[int, ...]:
+        return _years(self.year, self.month, self.day, self.weekday)
 
 
 @dataclass(frozen=True)
@@ -270,16 +269,25 @@ def _days(
     return tuple((found - begin).days for found in rule)
 
 
-def _stretches(zone: ZoneInfo, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+@lru_cache(maxsize=512)
+def _years(
+    years: tuple[int, ...], months: tuple[int, ...], days: tuple[int, ...], weekdays: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Those of the years in which a calendar means any day."""
+    return tuple(year for year in years if _days(isleap(year), date(year, 1, 1).weekday(), months, days, weekdays))
+
+
+@lru_cache(maxsize=512)
+def _stretches(zone: ZoneInfo, begin: int, end: int) -> tuple[tuple[int, int, int], ...]:
     """``(start, stop, offset)``: the time between two instants, cut where the zone changes its clocks. All in seconds."""
+    found = []
     start, offset = begin, _offset(zone, begin)
     for probe in (*range(begin + STRIDE, end, STRIDE), end):
         if (other := _offset(zone, probe)) != offset:
             change = _change(zone, probe - STRIDE, probe, offset)
-            yield start, change, offset
+            found.append((start, change, offset))
             start, offset = change, other
-    if start < end:
-        yield start, end, offset
+    return (*found, (start, end, offset))
 
 
 def _change(zone: ZoneInfo, low: int, high: int, offset: int) -> int:
@@ -326,8 +334,8 @@ def clean(given: Any, place: str = "") -> Schedule:
     jitter = given.get("jitter")
     schedule = Schedule(
         timedelta(0) if jitter is None else _duration(jitter, _at(place, "jitter"), 0, LONGEST_JITTER, faults) * MILLISECOND,
-        tuple(_interval(one, where, faults) for where, one in _objects(given, "intervals", place, faults)),
-        tuple(_calendar(one, where, faults) for where, one in _objects(given, "calendars", place, faults)),
+        tuple(dict.fromkeys(_interval(one, at, faults) for at, one in _objects(given, "intervals", place, faults))),
+        tuple(dict.fromkeys(_calendar(one, at, faults) for at, one in _objects(given, "calendars", place, faults))),
         _zone(given.get("timezone"), _at(place, "timezone"), faults),
     )  # fmt: skip
     if faults:

@@ -358,6 +358,23 @@ def test_a_hundred_calendars_that_hardly_ever_fire_are_cheap() -> None:
     assert time.perf_counter() - began < 2
 
 
+def test_a_hundred_calendars_that_never_fire_are_cheap() -> None:
+    never = [
+        {"month": "FEBRUARY", "dayOfMonth": 30, "hour": one % 24, "year": {"start": 1970, "end": 2200 - one}}
+        for one in range(100)
+    ]
+    began = time.perf_counter()
+    schedule = clean({"calendars": never})
+    assert all(schedule.next_after(at("2026-01-01") + one * DAY) is None for one in range(20))
+    assert time.perf_counter() - began < 2
+
+
+def test_what_is_given_twice_is_there_once() -> None:
+    schedule = clean({"intervals": [{"every": "1h"}, {"every": "60m"}], "calendars": [{"hour": 1}, {"hour": [1]}]})
+    assert (len(schedule.intervals), len(schedule.calendars)) == (1, 1)
+    assert len(schedule.in_words()) == 2
+
+
 def test_after_the_last_year_and_before_the_first_there_is_no_firing() -> None:
     always = clean({"intervals": [{"every": "1h"}], "calendars": [{"hour": "*"}], "timezone": "Asia/Tokyo"})
     assert always.next_after(at("2300-01-01")) is None
