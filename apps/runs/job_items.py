@@ -21,7 +21,6 @@ from apps.lib.errors import AuthSessionInUse, Failure, Internal, NotFound, Quota
 from apps.modules.models import Module
 from apps.workspaces.audit import Actor
 from apps.workspaces.callers import Caller
-from apps.workspaces.models import Project
 from apps.workspaces.quota import take_call
 
 from . import hints, notices, run_auth, starting
@@ -243,6 +242,11 @@ class _Turn:
         if not items:
             return 0, False
         starter = _Starter(self.row, {item.api for item in items})
+        try:
+            starter.find_account()
+        except Failure as error:
+            self.fail_all(error)
+            return 0, False
         # A run's end makes room for another, which the carrier of the one that ended goes on with.
         unhinted = len(ended.succeeded) + len(ended.failed) if self.in_place else 0
         hinted = hints.room(self.row.workspace_id, self.now) if len(items) > unhinted else 0
@@ -272,9 +276,16 @@ class _Turn:
         if not isinstance(error, Failure):
             log.exception("item %d of job run %s cannot be started", item.number, self.row.pk)
             error = Internal()
-        _, code = spelled(error, RUNS.TABLE)
-        shown = {"code": code, "message": error.text, "details": error.details}
-        JobItem.objects.filter(pk=item.pk).update(status=JobItem.Status.FAILED, error=shown)
+        JobItem.objects.filter(pk=item.pk).update(status=JobItem.Status.FAILED, error=_shown(error))
+
+    def fail_all(self, error: Failure) -> None:
+        """The account that the job is to act with is not there: of those that wait none can be started."""
+        waiting = self.row.items.filter(status=JobItem.Status.PENDING)
+        failed = waiting.update(status=JobItem.Status.FAILED, error=_shown(error))
+        gone = "auth-session-invalid-mid-job" if self.row.started_runs else "auth-session-validate-dependency-failed"
+        kind = "auth-session-not-found" if isinstance(error, NotFound) else gone
+        reason = {"type": kind, "message": error.text, "details": error.details}
+        self.change(failed_runs=self.row.failed_runs + failed, reason=reason)
 
     # -- Resting, and the end ----------------------------------------------------------------------------------------
     def rest(self) -> None:
@@ -299,6 +310,10 @@ class _Turn:
             JobRun.objects.filter(pk=row.pk).update(**self.changes, updated_at=self.now)
 
 
+def _shown(error: Failure) -> dict[str, Any]:
+    return {"code": spelled(error, RUNS.TABLE)[1], "message": error.text, "details": error.details}
+
+
 class _Starter:
     """Starts items of one job run, with what they have in common looked for once."""
 
@@ -313,7 +328,14 @@ class _Starter:
         self.proxy = proxies.get("proxy") or proxies.get("configuration")
         self.sink = row.unseal("sink")
         self.user_id: str | None = row.snapshot.get("user") or None
-        self.auth: dict[str, Any] | None = None
+        self.auth: dict[str, Any] = {}
+
+    def find_account(self) -> None:
+        """The auth session that the job names, and so whom its runs are for. Raises as `run_auth.options_for`."""
+        project = next((module.project for module in self.modules.values()), None)
+        if project is not None:
+            given = self.row.snapshot.get("auth_session")
+            self.user_id, self.auth = run_auth.options_for(project, self.user_id, given, place="auth_session")
 
     def start(self, item: JobItem, hint: bool) -> str:
         """The run's id. Raises `NotFound` and `InvalidInput` of what cannot be started, and what `take_call` does."""
@@ -321,16 +343,13 @@ class _Starter:
         if module is None:
             raise NotFound(f"There is no published module {item.api}.")
         take_call(Caller(kind="job", project=module.project, scopes=frozenset({"runs"}), actor=self.actor))
-        options = self.options(item, module.project)
+        options = self.options(item)
         run = starting.start(
             module, item.parameters, self.actor, Run.Surface.JOB, user_id=self.user_id, options=options, hint=hint
         )
         return run.pk
 
-    def options(self, item: JobItem, project: Project) -> starting.Options:
-        if self.auth is None:
-            given = self.row.snapshot.get("auth_session")
-            self.user_id, self.auth = run_auth.options_for(project, self.user_id, given, place="auth_session")
+    def options(self, item: JobItem) -> starting.Options:
         retry = self.configuration.get("retry") or {}
         given = {
             "maximum_attempts": item.maximum_attempts or retry.get("maximumAttempts"),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
-from django.db import Error, IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from apps.lib.errors import Conflict, NotFound
@@ -195,9 +195,9 @@ def _fire_if_due(job_id: str, now: datetime) -> bool:
                 return False
             _fire_scheduled(job, now)
             return True
-    except Error as error:
+    except OperationalError as error:
         log.warning("job %s could not be fired for now: %s", job_id, error)
-    except Exception:
+    except Exception:  # a time that was fired for already, too: the clock has been put back
         log.exception("job %s cannot be fired", job_id)
         Job.objects.filter(pk=job_id, next_run_at__lte=now).update(next_run_at=now + POSTPONED)
     return False

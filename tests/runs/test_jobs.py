@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.lib import broker
@@ -652,3 +654,39 @@ def test_what_is_secret_of_a_job_is_sealed(cast: Cast, world: World) -> None:
         assert row.unseal("proxy") == {
             "proxy": "http://u:topsecret@p.example:1", "configuration": "http://u:topsecret@q.example:1"
         }  # fmt: skip
+
+
+# -- Clocks, and what it costs ---------------------------------------------------------------------------------------
+def test_a_clock_that_is_put_back_fires_no_time_twice_and_goes_on(cast: Cast) -> None:
+    job = at(scheduled(cast.project, 0), MORNING)
+    assert jobs.fire_due(MORNING) == 1
+    at(job, MORNING)
+    assert jobs.fire_due(MORNING) == 0
+    job.refresh_from_db()
+    assert job.next_run_at == MORNING + jobs.POSTPONED
+    assert JobRun.objects.count() == 1
+
+
+@pytest.mark.parametrize("count", [20, 400])
+def test_going_on_with_a_job_run_costs_the_same_few_statements_however_many_items_it_has(
+    cast: Cast, world: World, count: int
+) -> None:
+    publish(cast.project, "wait", WAIT)
+    job_run = fire(world, jobs.create(cast.project, waiting(count, maxConcurrentRequests=2), ACTOR))
+    world.work()
+    for run in Run.objects.living().filter(job_run=job_run):
+        Run.objects.filter(pk=run.pk).update(status="completed", wake_at=None)
+        with CaptureQueriesContext(connection) as captured:
+            job_items.advance_in_place(job_run.pk)
+        verbs = [query["sql"].split()[0] for query in captured]
+        told = [verb for verb in verbs if verb not in {"SAVEPOINT", "RELEASE", "BEGIN", "COMMIT"}]
+        # The job run, what is to do, those that ended, the next item, its module; the run, the item, the job run.
+        assert told == ["SELECT", "SELECT", "UPDATE", "SELECT", "SELECT", "INSERT", "UPDATE", "UPDATE"], captured
+
+
+def test_ten_thousand_items_are_fired_by_a_few_statements(cast: Cast, world: World) -> None:
+    job = jobs.create(cast.project, body(10_000), ACTOR)
+    with CaptureQueriesContext(connection) as captured:
+        job_run = fire(world, job)
+    assert job_run.items.count() == 10_000
+    assert len(captured) < 150  # SQLite takes some hundred rows at a time
