@@ -22,7 +22,8 @@ PAGES = (
     "workspaces/project/", "workspaces/membership/", "workspaces/membership/add/", "workspaces/apikey/",
     "workspaces/apikey/add/", "workspaces/jwtissuer/add/", "workspaces/plan/", "workspaces/user/",
     "socialaccount/socialapp/add/", "workspaces/webhookendpoint/", "workspaces/webhookendpoint/add/",
-    "workspaces/webhookdelivery/",
+    "workspaces/webhookdelivery/", "workspaces/notificationrule/", "workspaces/notificationrule/add/",
+    "connections/authsession/", "runs/delivery/", "runs/sinksettings/",
 )  # fmt: skip
 
 
