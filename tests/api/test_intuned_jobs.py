@@ -294,3 +294,18 @@ def test_web_tasks_are_not_found(client: IntunedClient, product: Product, place:
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, go()).result()
+
+
+def test_sixteen_megabytes_go_over_the_wire_and_more_are_refused_so_that_the_caller_reads_it(
+    client: IntunedClient, place: dict[str, str], name: str
+) -> None:
+    call = Sync(client, place["project"])
+    items = [{"apiName": "jobs/stop", "parameters": {"text": "x" * 1_000_000}} for _ in range(17)]
+    call("create", body={"id": name, "payload": items[:16], "configuration": {}})
+    payload = call("get", job_id=name).payload
+    assert [len(item.parameters["text"]) for item in payload] == [1_000_000] * 16
+    assert [len(job.payload) for job in call("list") if job.id == name] == [16]
+    with pytest.raises(ValidationError) as large:
+        call("update", job_id=name, body={"payload": items, "configuration": {}})
+    assert (large.value.status_code, large.value.body["code"]) == (413, "payload-too-large")
+    call("delete", job_id=name)
