@@ -30,7 +30,8 @@ COLUMN = "forget_on"
 UNKNOWN = date(1970, 1, 1)
 KNOWN = UNKNOWN + timedelta(days=1)  # the first day that says something
 LOCK_MS = 250  # that a change of partitions waits for its lock; for so long others wait behind it
-WORK_MS = 900  # that it may hold it
+WORK_MS = 400  # that it may take under it, statement by statement
+MOVE_MS = 20_000  # that moving rows may take before
 TRIES = 5
 PAUSE = 0.5  # seconds
 BOUNDS = re.compile(r"FROM \((MINVALUE|'[\d-]+')\) TO \('([\d-]+)'\)")
@@ -63,7 +64,7 @@ def children(table: str) -> dict[str, str]:
             "JOIN pg_class AS child ON child.oid = inhrelid WHERE inhparent = to_regclass(%s)",
             [table],
         )
-        return dict(cursor.fetchall())
+        return {name: bounds or "" for name, bounds in cursor.fetchall()}  # none where it is being dropped
 
 
 def parts(table: str) -> list[Part]:
@@ -109,23 +110,27 @@ def _fitting(table: str, day: date, today: date, there: list[Part]) -> Part:
 
 
 def _make(table: str, part: Part) -> None:
-    """As a table of its own that is then attached, for which nobody who reads or writes the log's partitions of days waits.
+    """As a table of its own that is then attached, so that nobody waits who reads or writes partitions of days.
 
-    What lies in the rest already moves, since the new partition is where it belongs.
+    What lies in the rest already moves, since the new partition is where it belongs: most of it before others have to wait.
     """
+    if part.name in children(table):  # another was quicker
+        return
     name, rest = quoted(part.name), quoted(f"{table}_rest")
+    move = (
+        f"WITH moved AS (DELETE FROM {rest} WHERE {COLUMN} >= '{part.first}' AND {COLUMN} < '{part.end}' RETURNING *) "  # noqa: S608
+        f"INSERT INTO {name} SELECT * FROM moved"
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             f"CREATE TABLE {name} (LIKE {quoted(table)} INCLUDING DEFAULTS INCLUDING CONSTRAINTS "
             "INCLUDING INDEXES INCLUDING STORAGE)"
         )
+        with bounded(LOCK_MS, MOVE_MS):
+            cursor.execute(move)
         cursor.execute(f"LOCK TABLE {quoted(table)} IN SHARE UPDATE EXCLUSIVE MODE")
         cursor.execute(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE")
-        cursor.execute(
-            f"WITH moved AS (DELETE FROM {rest} WHERE {COLUMN} >= %s AND {COLUMN} < %s RETURNING *) "  # noqa: S608
-            f"INSERT INTO {name} SELECT * FROM moved",
-            [part.first, part.end],
-        )
+        cursor.execute(move)
         cursor.execute(
             f"ALTER TABLE {quoted(table)} ATTACH PARTITION {name} FOR VALUES FROM ('{part.first}') TO ('{part.end}')"
         )
@@ -144,7 +149,7 @@ def drop_past(table: str, today: date) -> int:
 
 def _drop(part: Part) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(f"DROP TABLE {quoted(part.name)}")
+        cursor.execute(f"DROP TABLE IF EXISTS {quoted(part.name)}")
 
 
 def delete_rest(table: str, today: date, batch: int) -> int:

@@ -1,18 +1,41 @@
-"""How long executions are kept: as the project says, else as the installation does."""
+"""How long logs are kept: as the project says within its plan, else as the installation does."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, connections
+from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import timezone
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 
+from apps.lib import vacuum
 from apps.modules import services
 from apps.modules.models import Module, ModuleVersion
-from apps.runs.models import Execution, Run, RunEvent, RunFile
+from apps.runs import retention as of_runs
+from apps.runs.models import (
+    Delivery,
+    Execution,
+    HumanTask,
+    Job,
+    JobItem,
+    JobRun,
+    Run,
+    RunEvent,
+    RunFile,
+    RunSignal,
+    TaskVote,
+)
 from apps.runs.tasks import forget_old
+from apps.workspaces import retention
 from apps.workspaces.models import Project
+from apps.workspaces.retention import day_after
 from tests.cast import Cast
 from tests.runs.lab import ACTOR, carry, publish, start
 
@@ -90,3 +113,194 @@ def test_a_deleted_module_goes_once_its_last_run_is_gone(cast: Cast) -> None:
     forget_old()
     assert set(Module.objects.values_list("name", flat=True)) == {"c", "d"}
     assert not ModuleVersion.objects.filter(module__name="a").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "planned", "days"),
+    [
+        (None, None, 30),
+        (3, None, 3),
+        (60, None, 60),
+        (None, 7, 7),
+        (None, 90, 90),
+        (3, 7, 3),
+        (60, 7, 7),
+        (None, 0, 30),
+    ],
+)
+def test_a_projects_days_count_within_its_plans(
+    cast: Cast, settings: Settings, own: int | None, planned: int | None, days: int
+) -> None:
+    settings.JACKFIELD_EXECUTION_DAYS = 30
+    old(cast.project, 0)  # with the days of before
+    cast.workspace.plan.retention_days = planned
+    cast.workspace.plan.save()
+    cast.api.patch("settings", {"retention": own})
+    row = old(cast.project, 0)
+    assert row.forget_on == day_after(row.created_at, days)
+    assert cast.project.pk in retention.projects_by_days()[days]
+
+
+def test_fewer_days_count_for_what_is_there_already(cast: Cast) -> None:
+    rows = {days: old(cast.project, days) for days in (1, 5, 20)}
+    run = carry(start(publish(cast.project, [{"id": "one", "set": {"n": 1}}])))
+    Run.objects.update(created_at=run.created_at - timedelta(days=6), ended_at=run.created_at - timedelta(days=5))
+    forget_old()
+    assert Execution.objects.count() == 3
+    cast.api.patch("settings", {"retention": 4})
+    assert forget_old() == 3
+    assert list(Execution.objects.all()) == [rows[1]]
+    assert not Run.objects.exists()
+    assert not RunEvent.objects.exists()
+
+
+def test_days_are_read_once_a_minute(cast: Cast, django_assert_num_queries: Any) -> None:
+    retention.days_of(cast.project.pk)
+    with django_assert_num_queries(0):
+        retention.days_of(cast.project.pk)
+    retention.forget_memory()
+    with django_assert_num_queries(1):
+        retention.days_of(cast.project.pk)
+
+
+def test_a_run_stays_while_one_that_it_started_lives(cast: Cast) -> None:
+    module = publish(cast.project, [{"id": "one", "set": {"n": 1}}])
+    top, below = carry(start(module)), start(module)
+    long_ago = timezone.now() - timedelta(days=31)
+    Run.objects.filter(pk=below.pk).update(parent=top.pk, root=top.pk, created_at=long_ago)
+    Run.objects.filter(pk=top.pk).update(created_at=long_ago, ended_at=long_ago)
+    assert forget_old() == 0
+    Run.objects.filter(pk=below.pk).update(status="cancelled", ended_at=long_ago)
+    assert forget_old() == 2
+
+
+def test_questions_votes_and_events_go_with_their_run(cast: Cast) -> None:
+    run = carry(start(publish(cast.project, [{"id": "one", "set": {"n": 1}}])))
+    task = HumanTask.objects.create(project=cast.project, run=run, root=run, key="a", kind="form", title="A")
+    TaskVote.objects.create(task=task, voter="a", approved=True)
+    RunSignal.objects.create(run=run, name="a")
+    RunFile.objects.create(project=cast.project, run=run, name="a", content_type="b", size=1, content=b"c")
+    long_ago = timezone.now() - timedelta(days=31)
+    Run.objects.update(created_at=long_ago, ended_at=long_ago)
+    assert forget_old() == 1
+    for model in (HumanTask, TaskVote, RunSignal, RunFile, RunEvent):
+        assert not model._default_manager.exists()
+
+
+def test_who_is_killed_between_statements_has_deleted_nothing(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = carry(start(publish(cast.project, [{"id": "one", "set": {"n": 1}}])))
+    long_ago = timezone.now() - timedelta(days=31)
+    Run.objects.update(created_at=long_ago, ended_at=long_ago)
+    events = run.events.count()
+
+    def die(rows: Any) -> int:
+        if rows.model is Run:
+            raise KeyboardInterrupt
+        return delete(rows)
+
+    delete = of_runs._delete
+    with monkeypatch.context() as patched:
+        patched.setattr(of_runs, "_delete", die)
+        with pytest.raises(KeyboardInterrupt):
+            forget_old()
+    assert run.events.count() == events
+    assert forget_old() == 1
+
+
+def test_ended_job_runs_and_deleted_jobs_go_and_others_stay(cast: Cast) -> None:
+    long_ago = timezone.now() - timedelta(days=31)
+    jobs = {name: Job.objects.create(project=cast.project, name=name, deleted_at=deleted)
+            for name, deleted in (("deleted", long_ago), ("kept", None))}  # fmt: skip
+    for job in jobs.values():
+        for status, ended in (("SUCCESS", long_ago), ("PENDING", None)):
+            if job.deleted_at is not None and ended is None:
+                continue
+            job_run = JobRun.objects.create(
+                job=job, project=cast.project, workspace=cast.workspace, type="MANUAL", status=status,
+                created_at=long_ago, ended_at=ended,
+            )  # fmt: skip
+            JobItem.objects.create(job_run=job_run, number=0, api="a")
+    forget_old()
+    assert list(Job.objects.all()) == [jobs["kept"]]
+    assert list(JobRun.objects.values_list("status", flat=True)) == ["PENDING"]
+    assert JobItem.objects.get().job_run.status == "PENDING"
+
+
+@pytest.mark.parametrize(("status", "left"), [("pending", 1), ("delivered", 0), ("dead", 0)])
+def test_a_delivery_stays_while_it_is_tried(cast: Cast, status: str, left: int) -> None:
+    long_ago = timezone.now() - timedelta(days=40)
+    Delivery.objects.create(
+        project=cast.project, run_id="r", api="a", kind="webhook", target="t", host="h", sink="", body="{}",
+        status=status, ends_at=long_ago, created_at=long_ago,
+    )  # fmt: skip
+    forget_old()
+    assert Delivery.objects.count() == left
+
+
+# -- SQLite's file -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def file(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[Path]:
+    """A database of its own, as the settings make one, in place of the default connection's."""
+    from config import settings as ours
+
+    path = tmp_path / "jackfield.sqlite3"
+    options = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": ours.SQLITE_START}
+    own = DatabaseWrapper(
+        {**connections["default"].settings_dict, "ENGINE": "django.db.backends.sqlite3", "NAME": str(path),
+         "OPTIONS": options, "TEST": {}, "CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False}, "default",
+    )  # fmt: skip
+    before = connections["default"]
+    connections["default"] = own
+    own.inc_thread_sharing()
+    try:
+        with django_db_blocker.unblock():
+            yield path
+    finally:
+        own.close()
+        connections["default"] = before
+
+
+def fill_and_empty(megabytes: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE log (id integer primary key, text text)")
+        cursor.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s) "
+            "INSERT INTO log (text) SELECT hex(randomblob(5000)) FROM n",
+            [megabytes * 100],
+        )
+        cursor.execute("DELETE FROM log")
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def test_a_file_of_sqlites_becomes_shorter_when_rows_are_deleted(file: Path) -> None:
+    fill_and_empty(30)
+    before = file.stat().st_size
+    assert before > 30_000_000
+    assert vacuum.give_back() > 7000
+    assert file.stat().st_size < before / 20
+    assert vacuum.give_back() == 0
+
+
+def test_a_file_of_before_is_converted_by_a_command(file: Path) -> None:
+    connection.settings_dict["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL"
+    fill_and_empty(10)
+    connection.close()
+    connection.settings_dict["OPTIONS"]["init_command"] = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL"
+    assert vacuum.give_back() == 0
+    output = StringIO()
+    call_command("shrink_database", stdout=output)
+    assert file.stat().st_size < 1_000_000
+    assert f"{file.stat().st_size:,}" in output.getvalue()
+    fill = file.stat().st_size
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE log")
+    fill_and_empty(10)
+    assert vacuum.give_back() > 2000
+    assert file.stat().st_size < fill + 1_000_000
+
+
+def test_the_command_is_for_sqlite(db: None) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("it is")
+    with pytest.raises(CommandError, match="SQLite"):
+        call_command("shrink_database")
