@@ -73,7 +73,7 @@ def make_rule(product: Product, receiver: Receiver, every: int = 0) -> None:
 
 def mails(outbox: Path) -> list[EmailMessage]:
     found = [file for file in sorted(outbox.glob("*")) if file.stat().st_size]
-    return [email.message_from_bytes(file.read_bytes(), policy=policy.default) for file in found]  # type: ignore[misc]
+    return [email.message_from_bytes(file.read_bytes(), policy=policy.default) for file in found]
 
 
 def test_a_run_that_fails_comes_by_mail_and_webhook(own: Product, receiver: Receiver, outbox: Path) -> None:
