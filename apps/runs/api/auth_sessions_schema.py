@@ -15,7 +15,7 @@ from apps.lib.openapi import IDEMPOTENCY_KEY, operation
 from .runs_schema import RunError, RunReason
 from .schema import JsonSchema
 
-TAG = "Runs API: auth sessions"
+TAG = "Auth sessions"
 OPERATION = "aq2LZ6x7ySUhS3mYpwGbN"
 
 
@@ -102,7 +102,7 @@ def _sessions(name: str) -> Any:
             tag=TAG,
             envelope=RUNS,
             answer=AuthSessionRow(many=True),
-            example=[ROW],
+            example=ROW,
             fails=DENIED,
         )
     )
