@@ -120,7 +120,7 @@ class _Courier(Courier[Delivery]):
     def room(self, receiver: Receiver, now: datetime) -> int:
         carried = self.carried(now).filter(project_id=receiver["project_id"])
         leases = list(carried.values_list("host", "lease_until"))
-        own = self.room_beside([until for host, until in leases if host == receiver["host"] and until], now)
+        own = self.room_beside(receiver, [until for host, until in leases if host == receiver["host"] and until], now)
         return min(own, self.of_project - len(leases))
 
     def begun(self, row: Delivery, held: Any, now: datetime) -> dict[str, Any]:

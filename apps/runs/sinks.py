@@ -43,7 +43,7 @@ UNTIL_TRIED = timedelta(days=3)  # that a delivery may wait for its first try; i
 
 TASK = "runs.deliver"
 HINT_SECONDS = 60.0  # that a hint is good for; the sweeper names what is due anew
-_hints = Trickle(most=20, seconds=5.0)
+_hints = Trickle(most=20, seconds=1.0)
 
 # RFC 9110 section 5.6.2.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")

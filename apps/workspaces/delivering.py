@@ -42,6 +42,7 @@ MAX_ANSWER = 64 * 1024
 ANSWER_KEPT = 500  # characters
 KEPT_TRIES = 20
 BATCH = 500
+MOST_REMEMBERED = 10_000  # receivers that were slow
 GONE = 410
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"  # as every table of deliveries has them
 
@@ -183,7 +184,13 @@ class Courier(ABC, Generic[Row]):
     in_flight: ClassVar[int] = 4  # to one receiver at the same time, over all workers
     in_flight_slow: ClassVar[int] = 2  # the same, where one has been waiting for an answer for longer than ``slow``
     slow: ClassVar[timedelta] = timedelta(seconds=2)
+    slow_for: ClassVar[timedelta] = timedelta(
+        minutes=1
+    )  # that a slow answer is remembered, by the process that waited for it
     swept: ClassVar[int] = 100  # receivers a sweep
+
+    def __init__(self) -> None:
+        self._slow: dict[tuple[Any, ...], datetime] = {}
 
     # -- What each table says
     @abstractmethod
@@ -258,11 +265,15 @@ class Courier(ABC, Generic[Row]):
     def room(self, receiver: Receiver, now: datetime) -> int:
         """How many deliveries more it gets at the moment; fewer where it answers slowly, so that others get theirs."""
         leases = self.carried(now).filter(**receiver).values_list("lease_until", flat=True)
-        return self.room_beside(list(leases), now)
+        return self.room_beside(receiver, list(leases), now)
 
-    def room_beside(self, leases: list[datetime], now: datetime) -> int:
-        """The same, beside deliveries that are under way to it."""
-        is_slow = any(until - self.lease < now - self.slow for until in leases)
+    def room_beside(self, receiver: Receiver, leases: list[datetime], now: datetime) -> int:
+        """The same, beside deliveries that are under way to it.
+
+        That it was slow is remembered: else all that begin together would end together, and then as many begin again.
+        """
+        known = self._slow.get(tuple(receiver[name] for name in self.receiver))
+        is_slow = (known is not None and known > now) or any(until - self.lease < now - self.slow for until in leases)
         return (self.in_flight_slow if is_slow else self.in_flight) - len(leases)
 
     def carried(self, now: datetime) -> QuerySet[Any]:
@@ -275,6 +286,7 @@ class Courier(ABC, Generic[Row]):
     def finish(self, row: Row, outcome: Outcome) -> None:
         """Writes how the try ended, over exactly the lease under which it was made."""
         now = timezone.now()
+        self._remember(row, outcome, now)
         made: Any = row
         changes: dict[str, Any] = {
             "tries": [*made.tries, outcome.row][-KEPT_TRIES:],
@@ -287,6 +299,15 @@ class Courier(ABC, Generic[Row]):
             self.on_outcome(row, outcome)
             if not mine.update(**changes):
                 log.warning("delivery %s was taken over or deleted during its try", row.pk)
+
+    def _remember(self, row: Row, outcome: Outcome, now: datetime) -> None:
+        receiver = tuple(getattr(row, name) for name in self.receiver)
+        if outcome.seconds <= self.slow.total_seconds():
+            self._slow.pop(receiver, None)
+            return
+        if len(self._slow) >= MOST_REMEMBERED:
+            self._slow.clear()
+        self._slow[receiver] = now + self.slow_for
 
     def _delivered(self, now: datetime) -> dict[str, Any]:
         return {**self._ended(DELIVERED, now), "delivered_at": now}

@@ -20,6 +20,7 @@ from apps.lib.errors import Conflict, NotFound
 from apps.runs import deliveries, s3, sinks
 from apps.runs.models import Delivery, Run, SinkSettings
 from apps.workspaces.audit import SYSTEM
+from apps.workspaces.delivering import Outcome
 from apps.workspaces.models import AuditEvent, Project
 from tests.cast import Cast
 from tests.peers.moto import SECRET, Moto
@@ -95,6 +96,7 @@ def test_a_result_arrives_signed_with_the_project_s_secret(cast: Cast, make: Mak
     receiver.secrets = [deliveries.secret_of(cast.project, SYSTEM)[0]]
     row = tried(make(hook(receiver)))
     (got,) = receiver.received
+    assert got.event is not None
     assert got.event == json.loads(row.body)
     assert got.event["apiInfo"]["result"] == {
         "status": "completed", "result": {"issue": 7, "note": "Grüße"}, "statusCode": 200,
@@ -413,6 +415,19 @@ def test_a_slow_receiver_gets_two(make: Make, receiver: Receiver, later: Later) 
     assert deliveries._courier.claim(rows[0].pk) is not None
     later(3)
     assert [deliveries._courier.claim(row.pk) is not None for row in rows[1:]] == [True, False, False]
+
+
+def test_one_that_was_slow_gets_two_the_next_time_too(make: Make, receiver: Receiver, later: Later) -> None:
+    rows = [make(hook(receiver)) for _ in range(8)]
+    carried = deliveries._courier.claim(rows[0].pk)
+    assert carried is not None
+    deliveries._courier.finish(carried, Outcome(timezone.now(), 5, status=200))
+    claimed = [deliveries._courier.claim(row.pk) for row in rows[1:5]]
+    assert [row is not None for row in claimed] == [True, True, False, False]
+    for row in claimed[:2]:
+        assert row is not None
+        deliveries._courier.finish(row, Outcome(timezone.now(), 0.1, status=200))
+    assert [deliveries._courier.claim(row.pk) is not None for row in rows[3:]] == [True] * 4 + [False]
 
 
 def test_the_sweeper_hands_out_as_many_as_there_is_room_for(

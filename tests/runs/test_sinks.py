@@ -10,11 +10,13 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.lib import broker
 from apps.lib.errors import InvalidInput
 from apps.lib.redact import MASK
 from apps.runs import sinks, starting
 from apps.runs.models import Delivery, Job, JobRun, Run, SinkSettings
 from apps.workspaces.audit import SYSTEM
+from apps.workspaces.delivering import Trickle
 from apps.workspaces.models import AuditEvent, Project
 from tests.cast import Cast
 from tests.runs.lab import ACTOR, carry, publish, start
@@ -288,8 +290,8 @@ def test_a_run_with_a_sink_pays_one_insert_and_one_hint(
         return [query["sql"] for query in queries]
 
     handed: list[tuple[str, int]] = []
-    monkeypatch.setattr(sinks.broker, "hand", lambda task, ids, **options: handed.append((task, len(list(ids)))))
-    monkeypatch.setattr(sinks, "_hints", sinks.Trickle(20, 5))
+    monkeypatch.setattr(broker, "hand", lambda task, ids, **options: handed.append((task, len(list(ids)))))
+    monkeypatch.setattr(sinks, "_hints", Trickle(20, 5))
     cost(HOOK)  # names are known from here on
     without = cost(None)
     handed.clear()
@@ -303,8 +305,8 @@ def test_a_run_with_a_sink_pays_one_insert_and_one_hint(
 
 def test_ten_thousand_deliveries_hint_at_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[str] = []
-    monkeypatch.setattr(sinks.broker, "hand", lambda task, ids, **options: handed.extend(ids))
-    monkeypatch.setattr(sinks, "_hints", sinks.Trickle(20, 60))
+    monkeypatch.setattr(broker, "hand", lambda task, ids, **options: handed.extend(ids))
+    monkeypatch.setattr(sinks, "_hints", Trickle(20, 60))
     for number in range(10_000):
         sinks.hint(str(number), ("proj_a", "app.example"))
     sinks.hint("of another", ("proj_b", "app.example"))
