@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 PAGES = (
     "", "connections/integration/catalog/", "connections/integration/catalog/?view=list",
     "connections/integration/catalog/github/", "connections/integration/", "connections/connection/",
-    "runs/execution/try/", "runs/execution/", "workspaces/auditevent/", "workspaces/workspace/",
+    "runs/execution/try/", "runs/execution/", "runs/job/", "runs/jobrun/", "workspaces/auditevent/", "workspaces/workspace/",
     "workspaces/project/", "workspaces/membership/", "workspaces/membership/add/", "workspaces/apikey/",
     "workspaces/apikey/add/", "workspaces/jwtissuer/add/", "workspaces/plan/", "workspaces/user/",
     "socialaccount/socialapp/add/", "workspaces/webhookendpoint/", "workspaces/webhookendpoint/add/",
