@@ -122,10 +122,8 @@ def start_update(
 ) -> AuthOperation:
     """Begins to put new credentials into a session. Raises `InvalidInput`, `Conflict` while it is being made or updated."""
     preferred = session.connection.auth_type if session.connection else ""
-    if preferred in flows.PROVIDER_SCHEMES:
-        fields = Fields("")
-    else:
-        fields = read_fields(project, parameters, "parameters", preferred)
+    by_person = preferred in flows.PROVIDER_SCHEMES
+    fields = Fields("") if by_person else read_fields(project, parameters, "parameters", preferred)
     with transaction.atomic():
         row = AuthSession.objects.select_for_update().get(pk=_row_of(project, session).pk)
         if _is_open(row):

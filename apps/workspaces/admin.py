@@ -249,6 +249,9 @@ def _absolute(name: str) -> str:
 
 
 # -- Projects --------------------------------------------------------------------------------------------------------
+PROJECT_FIELDS = ("workspace", "name", "logo_url", "colour", "allowed_origins", "confirm_connections")
+
+
 class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
     """A project's settings, by the names of the model."""
 
@@ -268,7 +271,7 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Project
-        fields = ("workspace", "name", "logo_url", "colour", "allowed_origins", "confirm_connections")
+        fields = PROJECT_FIELDS
         widgets = {"colour": UnfoldAdminColorInputWidget(attrs={"type": "color"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -334,7 +337,7 @@ class ProjectAdmin(ScopedAdmin):
             kwargs["fields"] = ("workspace", "name")
             kwargs["form"] = forms.ModelForm
         else:
-            kwargs["fields"] = ProjectForm._meta.fields
+            kwargs["fields"] = PROJECT_FIELDS  # those of other apps' settings are no model's
         return super().get_form(request, obj, change, **kwargs)
 
     def create(self, request: HttpRequest, form: Any) -> Project:

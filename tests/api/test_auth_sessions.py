@@ -157,7 +157,7 @@ def test_an_operation_is_found_by_its_own_kind_and_session_alone(vault: Vault) -
     url = f"{root(vault)}/auth-sessions"
     assert result(vault, f"u1/validate/{operation.pk}") == {"status": "pending"}
     for path in (f"u2/validate/{operation.pk}", f"u1/update/{operation.pk}", f"create/{operation.pk}", "create/nothing",
-                 f"create/a%00b", f"u1%00/validate/{operation.pk}"):  # fmt: skip
+                 "create/a%00b", f"u1%00/validate/{operation.pk}"):  # fmt: skip
         refused(vault.api.get(f"{url}/{path}/result"), 404, "not-found")
 
 

@@ -112,7 +112,8 @@ def until(read: Callable[[], Any], *states: str) -> Any:
 def created(client: IntunedClient, place: Place, key: str = GOOD, **body: Any) -> Any:
     """The result of a creation."""
     service = client.projects.auth_sessions.create
-    begun = service.start(project_name=place.name, body={"parameters": {"api_key": key}, **body})
+    given: Any = {"parameters": {"api_key": key}, **body}
+    begun = service.start(project_name=place.name, body=given)
     assert isinstance(begun, models.AuthSessionsCreateStartResponse)
     assert begun.status == "started"
     return until(
@@ -147,11 +148,12 @@ def test_a_session_is_created_listed_read_validated_updated_and_deleted(client: 
     assert isinstance(done, models.AuthSessionsCreateResultResponseValueDone)
     assert done.auth_session_id == name
     listed = sessions.list(project_name=vault.name)
-    assert [one for one in listed if one.id == name][0].status == "READY"
+    assert next(one for one in listed if one.id == name).status == "READY"
     found = sessions.get(project_name=vault.name, auth_session_id=name)
     assert (found.id, found.type, found.status) == (name, "CREDENTIALS", "READY")
 
-    begun = sessions.validate.start(project_name=vault.name, auth_session_id=name, body={"autoRecreate": True})
+    recreate: Any = {"autoRecreate": True}
+    begun = sessions.validate.start(project_name=vault.name, auth_session_id=name, body=recreate)
     assert begun.status == "pending"
     valid = until(
         lambda: sessions.validate.result(
@@ -161,9 +163,8 @@ def test_a_session_is_created_listed_read_validated_updated_and_deleted(client: 
     )  # fmt: skip
     assert isinstance(valid, models.AuthSessionsValidateResultResponseValueDone)
 
-    renewed = sessions.update.start(
-        project_name=vault.name, auth_session_id=name, body={"parameters": {"api_key": BAD}, "createAttempts": 1}
-    )
+    change: Any = {"parameters": {"api_key": BAD}, "createAttempts": 1}
+    renewed = sessions.update.start(project_name=vault.name, auth_session_id=name, body=change)
     assert renewed.status == "started"
     wrong = until(
         lambda: sessions.update.result(

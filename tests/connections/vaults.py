@@ -9,7 +9,7 @@ import pytest
 
 from apps.connections import auth_operations, auth_sessions
 from apps.connections.auth_sessions import Session
-from apps.connections.models import AuthOperation
+from apps.connections.models import AuthOperation, Connection
 from apps.lib import broker
 from apps.toolkits.services import put
 from apps.workspaces.audit import SYSTEM, Actor
@@ -65,6 +65,12 @@ class Vault:
 
     def session(self, name: str = "u1") -> Session:
         return auth_sessions.find(self.cast.project, name)
+
+    def account(self, name: str = "u1") -> Connection:
+        """The session's connection."""
+        found = self.session(name).connection
+        assert found is not None
+        return found
 
     def ready(self, name: str = "u1", key: str = GOOD) -> Session:
         """A session that was created."""

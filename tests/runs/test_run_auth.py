@@ -1,4 +1,4 @@
-"""Runs with an auth session: checked before the first attempt, renewed, refused; the account their tools use; one run at a time."""
+"""Runs with an auth session: checked before the first attempt, renewed, refused; whose account their tools use; exclusive use."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def begin(vault: Vault, session: dict[str, Any] | None, user: str | None = None,
     return start(module, user_id=user, options=Options(**fields, **more))
 
 
+def options_of(run: Run) -> dict[str, Any]:
+    assert run.auth_options is not None
+    return dict(run.auth_options)
+
+
 def failed(run: Run) -> tuple[str, str, bool]:
     assert run.status == "fatal_errored", (run.status, run.result)
     assert run.error is not None
@@ -50,7 +55,7 @@ def test_the_tools_of_a_run_act_with_exactly_its_session(vault: Vault) -> None:
     connect(vault.cast.project.integrations.get(toolkit="vault"), "u2")
     run = carry(begin(vault, {"id": "u1"}, "u2"))
     assert (run.status, run.result, run.user_id) == ("completed", f"Bearer {GOOD}", "u2")
-    assert (run.auth_session, run.auth_options["connection"]) == ("u1", vault.session().connection.pk)
+    assert (run.auth_session, options_of(run)["connection"]) == ("u1", vault.account().pk)
 
 
 def test_its_owner_is_the_end_user_of_a_run_that_names_none(vault: Vault) -> None:
@@ -60,7 +65,8 @@ def test_its_owner_is_the_end_user_of_a_run_that_names_none(vault: Vault) -> Non
 
 def test_a_step_that_names_a_connection_uses_that_one(vault: Vault) -> None:
     vault.ready("u1")
-    other = vault.ready("u2", GOOD).connection
+    vault.ready("u2")
+    other = vault.account("u2")
     steps = [{"id": "look", "tool": "VAULT_LOOK", "connection": other.pk}]
     run = carry(begin(vault, {"id": "u1"}, steps=steps))
     assert run.status == "completed"
@@ -85,9 +91,10 @@ def test_without_a_session_a_run_of_such_a_project_is_refused(vault: Vault) -> N
 
 
 def test_a_project_without_auth_sessions_takes_a_connections_user_as_ever(vault: Vault) -> None:
-    session = vault.ready("u1")
+    vault.ready("u1")
+    own = vault.account()
     vault.switch(None)
-    run = begin(vault, {"id": session.connection.pk})
+    run = begin(vault, {"id": own.pk})
     assert (run.user_id, run.auth_session, run.auth_options) == ("u1", "", None)
     assert begin(vault, None).user_id == ""
     with pytest.raises(InvalidInput):
@@ -129,7 +136,7 @@ def test_a_run_of_another_surface_uses_its_users_only_session(vault: Vault) -> N
 def test_a_run_of_another_surface_without_one_or_with_a_choice_is_refused(vault: Vault) -> None:
     vault.ready("u1")
     second = connect(vault.cast.project.integrations.get(toolkit="vault"), "u9")
-    Connection.objects.filter(pk=second.pk).update(end_user=vault.session().connection.end_user, is_primary=False)
+    Connection.objects.filter(pk=second.pk).update(end_user=vault.account().end_user, is_primary=False)
     module = publish(vault.cast.project, LOOK)
     for user, said in (("u1", "a choice"), ("u2", "none"), (None, "none")):
         with pytest.raises(BadRequest, match=said):
@@ -147,7 +154,7 @@ def test_the_account_is_checked_once_before_the_first_attempt(vault: Vault) -> N
     starting.signal(fresh(run), "go", {}, ACTOR)
     done = carry(run)
     assert (done.status, vault.upstream.count(CHECK)) == ("completed", 1)
-    assert done.auth_options["checked"]
+    assert options_of(done)["checked"]
 
 
 def test_a_worker_that_dies_after_the_check_makes_nobody_check_again(
@@ -218,7 +225,7 @@ def test_an_expired_account_fails_the_run_with_the_link_to_mend_it(vault: Vault)
     Connection.objects.update(status="expired")
     run = carry(begin(vault, {"id": own.pk, "autoRecreate": False}))
     assert failed(run) == ("auth", "auth-check-failed", False)
-    assert "/connect/" in run.error["details"]["actionUrl"]
+    assert "/connect/" in (run.error or {})["details"]["actionUrl"]
 
 
 def test_a_toolkit_without_a_test_call_passes(vault: Vault) -> None:
@@ -228,9 +235,9 @@ def test_a_toolkit_without_a_test_call_passes(vault: Vault) -> None:
 
 
 def test_an_account_that_is_gone_by_then_fails_the_run(vault: Vault) -> None:
-    session = vault.ready("u1")
+    vault.ready("u1")
     run = begin(vault, {"id": "u1"})
-    session.connection.delete()
+    vault.account().delete()
     assert failed(carry(run)) == ("auth", "auth-check-failed", False)
 
 
