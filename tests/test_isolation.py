@@ -61,10 +61,13 @@ def routes(prefix: str = "", resolver: URLResolver | None = None) -> Iterator[st
 
 EVERY = sorted(set(routes()))
 # Where the path names the project, or a module of it; where the credential does; and pages, which know browsers. Hooks know no
-# credentials but their token (tests/api/test_hooks.py).
-HOOKS = [route for route in EVERY if route.startswith("hooks/")]
+# credentials but their token (tests/api/test_hooks.py), nor do files of results (tests/runs/test_job_results.py).
+HOOKS = [route for route in EVERY if route.startswith(("hooks/", "v1/job-results/"))]
 ROUTES = [route for route in EVERY if "<project:" in route or route.startswith(("<workspace:", "api/"))]
-OWN = [route for route in EVERY if "<project:" not in route and route.startswith(("v1/", "api-keys"))]
+OWN = [
+    route for route in EVERY
+    if "<project:" not in route and route.startswith(("v1/", "api-keys")) and route not in HOOKS
+]  # fmt: skip
 # Whoever has the link of a session may look at it.
 BY_LINK = [route for route in EVERY if route.startswith("s/<str:public_id>/sessions/")]
 PAGES = [route for route in EVERY if route.startswith(("connect/", "me/", "s/", "inbox")) and route not in BY_LINK]

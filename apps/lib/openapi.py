@@ -75,6 +75,7 @@ SECURITY_SCHEMES: Row = {
 # What the routes below a path are called with.
 WITH_KEYS = ("/v1/", "/api/integrations", "/api/v1/", "/api/execution", "/{workspaceId}/")
 SECURED = (*((begin, ("bearer", "apiKey")) for begin in WITH_KEYS), ("/api-keys", ("bearer",)))
+BY_LINK = "/v1/job-results/"  # whoever has the address may read
 PARAMETER_NAMES = {
     "app_id": ("appId", "The project's id."),
     "project_id": ("projectId", "The project's id."),
@@ -233,15 +234,17 @@ def operation(
     answers: Mapping[int | str, OpenApiResponse] | None = None,
     further: Mapping[int, Any] | None = None,
     refusal: Any = None,
+    media: str = "application/json",
 ) -> Any:
-    """Describes one method of a view: what it takes (``sent`` is an example), what it answers, how it fails.
+    """Describes one method of a view: what it takes (``sent`` is an example), what it answers (as ``media``), how it fails.
 
     ``envelope`` is the surface's; ``answers`` are further answers by status, which no error of ours has, and ``further`` their
     examples; ``refusal`` is the schema of error answers where they may have another form than the envelope's.
     """
     parameters = list(parameters)
     failures = [*fails, *_implied(body, parameters), *(() if public else (*AUTH_ERRORS, errors.NotFound))]
-    described: dict[Any, OpenApiResponse] = {status: OpenApiResponse(answer, description="Done.")}
+    place = status if media == "application/json" else (status, media)
+    described: dict[Any, OpenApiResponse] = {place: OpenApiResponse(answer, description="Done.")}
     described |= _error_answers(failures, envelope, refusal or ERROR_SCHEMAS[envelope])
     described |= answers or {}
     return extend_schema(
@@ -255,7 +258,7 @@ def operation(
         examples=[
             *([OpenApiExample("Request", value=sent, request_only=True)] if sent is not None else []),
             *(
-                [OpenApiExample("Answer", value=example, response_only=True, status_codes=[str(status)])]
+                [OpenApiExample("Answer", value=example, response_only=True, status_codes=[str(status)], media_type=media)]
                 if example is not None
                 else []
             ),
@@ -388,7 +391,8 @@ def completed(result: Row, generator: Any, request: Any, public: bool) -> Row:
                 if parameter["in"] == "path" and parameter["name"] in PARAMETER_NAMES:
                     parameter["name"], parameter["description"] = PARAMETER_NAMES[parameter["name"]]
                     parameter["schema"] |= PATH_FORMS.get(parameter["name"], {})
-            described["security"] = [{name: []} for begin, names in SECURED if path.startswith(begin) for name in names]
+            secured = () if path.startswith(BY_LINK) else SECURED
+            described["security"] = [{name: []} for begin, names in secured if path.startswith(begin) for name in names]
     result["paths"] = dict(sorted((paths | PLAIN_ROUTES).items()))
     for operations in result["paths"].values():
         for described in operations.values():
