@@ -489,7 +489,8 @@ def seen_of_jobs(api: Checked, cast: Cast) -> None:
         api.get(f"{own}/runs?pageSize=none")
         api.get(f"{own}/runs/{fired}")
         assert api.post(f"{own}/runs/{fired}/terminate").status_code == 200
-        assert "results" in api.get(f"{own}/runs/{fired}").json()
+        results = api.get(f"{own}/runs/{fired}").json()["results"]
+        api.get(urlsplit(results["signed_url"]).path)
         assert api.delete(own).status_code == 204
         for path in ("", "/runs", f"/runs/{fired}"):
             assert api.get(own + path).status_code == 404

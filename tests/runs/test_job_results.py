@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +41,7 @@ def ended(cast: Cast, world: World, **more: Any) -> JobRun:
 def path_of(job_run: JobRun) -> str:
     link = job_results.link_of(job_run)
     assert link is not None
-    return urlsplit(link["signed_url"]).path
+    return str(urlsplit(link["signed_url"]).path)
 
 
 def read(job_run: JobRun) -> list[dict[str, Any]]:
@@ -114,10 +115,10 @@ def test_a_link_lasts_an_hour_and_says_so(cast: Cast, world: World, monkeypatch:
     assert timedelta(minutes=59) < left <= timedelta(hours=1)
     assert (link["format"], link["key"]) == ("jsonl", f"{job_run.pk}.jsonl")
     path = path_of(job_run)
-    now = signing.time.time()
-    monkeypatch.setattr(signing.time, "time", lambda: now + 3599)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3599)
     assert Client().get(path).status_code == 200
-    monkeypatch.setattr(signing.time, "time", lambda: now + 3602)
+    monkeypatch.setattr(time, "time", lambda: now + 3602)
     fails(Client().get(path), 404, "RESOURCE_NOT_FOUND")
 
 

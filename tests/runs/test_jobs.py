@@ -17,7 +17,7 @@ from apps.lib import broker
 from apps.lib.errors import Conflict, NotFound
 from apps.modules import services as modules
 from apps.modules.models import Module
-from apps.runs import carrier, hints, job_items, jobs
+from apps.runs import carrier, hints, job_items, jobs, notices, starting
 from apps.runs.models import Job, JobRun, Run
 from apps.workspaces.audit import SYSTEM
 from apps.workspaces.models import AuditEvent, Plan, Project
@@ -101,6 +101,12 @@ def counts(job_run: JobRun) -> tuple[str, int, int, int]:
     return row.status, row.started_runs, row.successful_runs, row.failed_runs
 
 
+def reason_of(row: Any) -> str:
+    """Of a job, a job run, or a run that was cancelled."""
+    reason: Any = row.error if isinstance(row, Run) else row.reason
+    return str(reason["type"])
+
+
 def fire(world: World, job: Job) -> JobRun:
     with world.done():
         return jobs.trigger(job, ACTOR)
@@ -108,8 +114,6 @@ def fire(world: World, job: Job) -> JobRun:
 
 def end_runs(world: World, job_run: JobRun, most: int = 1000) -> None:
     """Lets runs go on that wait."""
-    from apps.runs import starting
-
     for run in Run.objects.living().filter(job_run=job_run)[:most]:
         with world.done():
             starting.signal(run, "go", None, ACTOR)
@@ -173,7 +177,7 @@ def test_a_job_without_items_ends_at_once(cast: Cast, world: World) -> None:
 
 def test_one_failed_item_makes_the_job_run_a_failure(cast: Cast, world: World, monkeypatch: Any) -> None:
     told: list[str] = []
-    monkeypatch.setattr(job_items.notices, "job_run_failed", lambda job_run, now: told.append(job_run.status))
+    monkeypatch.setattr(notices, "job_run_failed", lambda job_run, now: told.append(job_run.status))
     publish(cast.project)
     publish(cast.project, "fail", [{"id": "stop", "fail": {"message": "No"}}])
     payload = [{"apiName": "fail", "parameters": {}}, {"apiName": "count", "parameters": {"n": 1}}]
@@ -198,7 +202,7 @@ def test_what_cannot_be_started_is_a_failed_item_and_the_others_run(cast: Cast, 
     job_run = fire(world, jobs.create(cast.project, body(payload=payload, maxConcurrentRequests=1), ACTOR))
     world.work()
     assert counts(job_run) == ("FAILURE", 1, 1, 3)
-    errors = list(job_run.items.order_by("number").values_list("error", flat=True))
+    errors: list[Any] = list(job_run.items.order_by("number").values_list("error", flat=True))
     assert [error and error["code"] for error in errors] == ["not-found", "not-found", "bad-request", None]
     assert "n" in errors[2]["details"]
 
@@ -213,18 +217,18 @@ def test_an_item_that_our_own_code_stumbles_over_fails_and_stops_no_other(
     cast: Cast, world: World, monkeypatch: Any
 ) -> None:
     publish(cast.project)
-    start = job_items.starting.start
+    start = starting.start
 
     def stumble(module: Any, parameters: Any, *args: Any, **more: Any) -> Any:
         if parameters["n"] == 1:
             raise RuntimeError("secret detail")
         return start(module, parameters, *args, **more)
 
-    monkeypatch.setattr(job_items.starting, "start", stumble)
+    monkeypatch.setattr(starting, "start", stumble)
     job_run = fire(world, jobs.create(cast.project, body(3), ACTOR))
     world.work()
     assert states(job_run) == ["succeeded", "failed", "succeeded"]
-    error = job_run.items.get(number=1).error
+    error: Any = job_run.items.get(number=1).error
     assert error["code"] == "internal-server-error"
     assert "secret" not in error["message"]
 
@@ -301,8 +305,6 @@ def test_an_item_waits_where_the_plans_calls_are_used_up_and_goes_on_later(cast:
 
 
 def test_an_item_whose_run_somebody_cancels_counts_as_failed(cast: Cast, world: World) -> None:
-    from apps.runs import starting
-
     publish(cast.project, "wait", WAIT)
     job_run = fire(world, jobs.create(cast.project, waiting(2), ACTOR))
     world.work()
@@ -408,7 +410,7 @@ def test_a_paused_job_cannot_be_triggered_and_says_why(cast: Cast, world: World)
     with pytest.raises(Conflict):
         jobs.trigger(job, ACTOR)
     job.refresh_from_db()
-    assert job.reason["type"] == "user-request"
+    assert reason_of(job) == "user-request"
     assert not JobRun.objects.exists()
     jobs.resume(job, ACTOR)
     assert jobs.trigger(job, ACTOR).status == "SUCCESS"
@@ -436,11 +438,11 @@ def test_a_terminated_job_run_cancels_its_runs_and_starts_no_more(cast: Cast, wo
         assert jobs.terminate(job_run, ACTOR)
     assert world.handed == before  # not a message for each cancelled run
     row = fresh(job_run)
-    assert (row.status, row.reason["type"], row.wake_at) == ("TERMINATED", "terminated", None)
+    assert (row.status, reason_of(row), row.wake_at) == ("TERMINATED", "terminated", None)
     assert row.ended_at is not None
     assert states(job_run) == ["cancelled"] * 5
     runs = Run.objects.filter(job_run=job_run)
-    assert {(run.status, run.error["type"]) for run in runs} == {("cancelled", "job-run-terminated")}
+    assert {(run.status, reason_of(run)) for run in runs} == {("cancelled", "job-run-terminated")}
     assert not jobs.terminate(job_run, ACTOR)
     jobs.advance(job_run.pk)
     world.work()
@@ -586,7 +588,7 @@ def test_a_firing_is_passed_over_while_another_job_run_is_under_way(cast: Cast, 
     at(job, MORNING)
     assert jobs.fire_due(MORNING) == 1
     passed = JobRun.objects.get(type="SCHEDULED")
-    assert (passed.status, passed.reason["type"]) == ("CANCELED", "another-job-run-active")
+    assert (passed.status, reason_of(passed)) == ("CANCELED", "another-job-run-active")
     assert passed.ended_at is not None
     assert not passed.items.exists()
     end_runs(world, living)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from apps.lib import broker
-from apps.runs import job_items, jobs, starting
+from apps.runs import jobs, notices, starting
 from apps.runs.models import JobRun, Run
 from tests.connections.vaults import Vault, vault  # noqa: F401 - a fixture
 from tests.runs import lab
-from tests.runs.test_jobs import WAIT, World, body, counts, end_runs, fire, fresh, states
+from tests.runs.test_jobs import WAIT, World, body, counts, end_runs, fire, fresh, reason_of, states
 
 ACTOR = lab.ACTOR
 
@@ -82,12 +82,12 @@ def test_a_session_that_is_gone_fails_every_item_at_once_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[JobRun] = []
-    monkeypatch.setattr(job_items.notices, "job_run_failed", lambda job_run, now: told.append(job_run))
+    monkeypatch.setattr(notices, "job_run_failed", lambda job_run, now: told.append(job_run))
     job_run = fire(world, make(vault, 500))
     world.work()
     row = fresh(job_run)
-    assert (counts(job_run), row.reason["type"]) == (("FAILURE", 0, 0, 500), "auth-session-not-found")
-    assert {item.error["code"] for item in job_run.items.all()} == {"not-found"}
+    assert (counts(job_run), reason_of(row)) == (("FAILURE", 0, 0, 500), "auth-session-not-found")
+    assert set(job_run.items.values_list("error__code", flat=True)) == {"not-found"}
     assert len(told) == 1
 
 
@@ -99,4 +99,4 @@ def test_a_session_that_goes_away_meanwhile_fails_those_that_wait(vault: Vault, 
     vault.cast.project.refresh_from_db()
     end_runs(world, job_run)
     assert counts(job_run) == ("FAILURE", 2, 2, 3)
-    assert fresh(job_run).reason["type"] == "auth-session-invalid-mid-job"
+    assert reason_of(fresh(job_run)) == "auth-session-invalid-mid-job"
