@@ -295,6 +295,11 @@ def admin_parts() -> dict[str, Any]:
     return {name: part for name, part in project_settings.parts().items() if part.admin is not None}
 
 
+def shown_part(value: Any) -> str:
+    """A setting of another app, for those who may only look."""
+    return ", ".join(map(str, value.values())) if isinstance(value, dict) else str(value or "Off")
+
+
 @admin.register(Project)
 class ProjectAdmin(ScopedAdmin):
     workspace_path = "workspace"
@@ -329,7 +334,7 @@ class ProjectAdmin(ScopedAdmin):
         return ("workspace",) if obj is not None else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        parts = tuple(admin_parts()) if obj is not None else ()
+        parts = tuple(admin_parts()) if obj is not None and self.has_change_permission(request, obj) else ()
         return [*super().get_fieldsets(request, obj), *([("Runs", {"fields": parts})] if parts else [])]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -354,8 +359,11 @@ class ProjectAdmin(ScopedAdmin):
         services.delete_project(obj, actor_of(request))
 
     def facts(self, request: HttpRequest, obj: Project) -> dict[str, Any]:
+        facts = [("Project id (appId)", obj.pk), ("API base URL", f"{settings.JACKFIELD_URL}/v1/{obj.pk}")]
+        if not self.has_change_permission(request, obj):
+            facts += [(part.admin(obj).label, shown_part(part.read(obj))) for part in admin_parts().values()]
         return {
-            "facts": [("Project id (appId)", obj.pk), ("API base URL", f"{settings.JACKFIELD_URL}/v1/{obj.pk}")],
+            "facts": facts,
             "links": [("Where results go", reverse("admin:runs_sinksettings_change", args=[quote(obj.pk)]), "send")],
         }
 

@@ -37,15 +37,8 @@ OAUTH = {
 # -- The setting -----------------------------------------------------------------------------------------------------
 def test_auth_sessions_are_switched_on_for_a_toolkit_that_is_enabled(vault: Vault) -> None:
     assert vault.api.get("settings").json()["authSessions"] == {"toolkit": "vault"}
-    for wrong in (
-        {"toolkit": "github"},
-        {"toolkit": "no-such"},
-        {"toolkit": "a\x00b"},
-        {},
-        "vault",
-        {"toolkit": 1},
-        [],
-    ):
+    wrongs: list[Any] = [{"toolkit": "github"}, {"toolkit": "no-such"}, {"toolkit": "a\x00b"}, {"toolkit": 1}, {}, [], "vault"]
+    for wrong in wrongs:
         answer = vault.api.patch("settings", {"authSessions": wrong})
         assert answer.status_code == 400, wrong
         assert next(iter(answer.json()["error"]["details"])).startswith("authSessions"), wrong
@@ -541,3 +534,12 @@ def test_an_admin_sets_them_on_the_projects_page(vault: Vault) -> None:
     refused = client.post(url, {**given, "authSessions": "github"})
     assert refused.status_code == 200
     assert auth_sessions.toolkit_of(Project.objects.get(pk=project.pk)) == "vault"
+
+
+def test_who_may_only_look_sees_what_is_set(vault: Vault) -> None:
+    client = Client()
+    client.force_login(vault.cast.bob)
+    answer = client.get(reverse("admin:workspaces_project_change", args=[quote(vault.cast.project.pk)]))
+    assert answer.status_code == 200
+    assert 'name="authSessions"' not in answer.content.decode()
+    assert "vault" in answer.content.decode().lower()
