@@ -11,9 +11,9 @@ class ConnectionsConfig(AppConfig):
     def ready(self) -> None:
         from apps.workspaces import project_settings
 
-        from . import auth_sessions, receivers  # noqa: F401 - connects them
+        from . import auth_setting, receivers  # noqa: F401 - connects them
 
-        project_settings.register(auth_sessions.PART)
+        project_settings.register(auth_setting.PART)
 
         logging.getLogger("django.security.csrf").addFilter(hide_connect_links)
 

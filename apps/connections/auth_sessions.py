@@ -14,15 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django import forms
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone, translation
-from rest_framework import serializers
-from unfold.widgets import UnfoldAdminSelectWidget
 
 from apps.lib import errors, http
-from apps.lib.api import StrictText
 from apps.lib.db import release as release_database
 from apps.lib.errors import Failure, InvalidInput
 from apps.toolkits.registry import catalog
@@ -30,7 +26,6 @@ from apps.toolkits.request import BadParameters
 from apps.toolkits.spec import Toolkit
 from apps.workspaces.audit import SYSTEM, Actor, record
 from apps.workspaces.models import Project
-from apps.workspaces.project_settings import Part
 from apps.workspaces.services import USER_ID_LENGTH
 
 from . import access, flows, grants
@@ -76,65 +71,6 @@ def is_exclusive(project: Project) -> bool:
     slug = toolkit_of(project)
     toolkit = catalog(project).get(slug) if slug else None
     return toolkit is not None and toolkit.sessions == EXCLUSIVE
-
-
-class _Body(serializers.Serializer[Any]):
-    toolkit = StrictText(max_length=100)
-
-
-def _read(project: Project) -> dict[str, str] | None:
-    slug = toolkit_of(project)
-    return {"toolkit": slug} if slug else None
-
-
-def _change(project: Project, value: dict[str, str] | None, actor: Actor) -> None:
-    """Raises `InvalidInput` for a toolkit that the project has not enabled."""
-    if value is not None:
-        slug = value["toolkit"]
-        enabled = "\x00" not in slug and Integration.objects.filter(project=project, toolkit=slug).primary().enabled()
-        if not enabled or not enabled.exists() or catalog(project).get(slug) is None:
-            raise InvalidInput({f"{SETTING}.toolkit": ["Must be the slug of an enabled toolkit of the project."]})
-    before = _read(project)
-    if value is None:
-        project.settings.pop(SETTING, None)
-    else:
-        project.settings[SETTING] = {"toolkit": value["toolkit"]}
-    project.save(update_fields=["settings"])
-    if before != _read(project):
-        record(actor, "project.auth_sessions", project.pk, project=project, toolkit=toolkit_of(project))
-
-
-def choices(project: Project) -> list[tuple[str, str]]:
-    """What an admin may choose among: the project's enabled toolkits."""
-    rows = Integration.objects.filter(project=project).primary().enabled().order_by("toolkit")
-    known = catalog(project)
-    return [(row.toolkit, known.toolkits[row.toolkit].name) for row in rows if row.toolkit in known.toolkits]
-
-
-class ToolkitField(forms.ChoiceField):
-    """The setting as the admin shows it; its value is the API's."""
-
-    def __init__(self, project: Project) -> None:
-        super().__init__(
-            label="Auth sessions",
-            required=False,
-            choices=[("", "Off"), *choices(project)],
-            widget=UnfoldAdminSelectWidget,
-            help_text="For one toolkit: then every run needs the account that it acts with.",
-        )
-
-    def prepare_value(self, value: Any) -> Any:
-        return value["toolkit"] if isinstance(value, dict) else value
-
-    def clean(self, value: Any) -> Any:
-        slug = super().clean(value)
-        return {"toolkit": slug} if slug else None
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
-
-
-PART = Part(SETTING, lambda: _Body(required=False, allow_null=True), _read, _change, ToolkitField)
 
 
 # -- Finding ---------------------------------------------------------------------------------------------------------

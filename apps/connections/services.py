@@ -17,7 +17,7 @@ from apps.workspaces.models import EndUser, Project
 from apps.workspaces.signals import end_user_deleted
 
 from . import access, events, oauth
-from .models import Connection
+from .models import AuthSession, Connection
 from .refresh import fresh_credentials
 from .upstream import call_fixed, failed_by_rule
 
@@ -91,6 +91,7 @@ def purge_end_user(project: Project, user_id: str, actor: Actor) -> bool:
     for connection in Connection.objects.filter(end_user=user).select_related("integration", "project"):
         disconnect(connection, actor)
     with transaction.atomic():
+        AuthSession.objects.filter(project=project, name=user_id).delete()  # with credentials of operations under way
         user.delete()
         record(actor, "end_user.deleted", user_id, project=project)
     end_user_deleted.send(sender=EndUser, project=project, user_id=user_id)

@@ -296,6 +296,27 @@ def test_an_exclusive_session_is_one_runs_at_a_time(place: Place) -> None:
         assert ended(client, place, again.run_id).status == "completed"
 
 
+def test_of_many_runs_that_want_an_exclusive_session_at_once_one_gets_it(place: Place) -> None:
+    place.switch("alone")
+    with IntunedClient(**place.options) as client:
+        created(client, place, id="wanted")
+        body: Any = {"api": "wait", "parameters": {}, "authSession": {"id": "wanted"}}
+
+        def begin(_: int) -> str:
+            try:
+                return str(client.projects.runs.start(project_name=place.name, body=body).run_id)
+            except ValidationError as used:
+                return str(used.body["code"])
+
+        with ThreadPoolExecutor(8) as pool:
+            told = list(pool.map(begin, range(16)))
+        assert told.count("auth-session-already-in-use") == 15
+        run_id = next(text for text in told if text != "auth-session-already-in-use")
+        url = f"/api/v1/workspace/{place.workspace}/projects/{place.name}/run/{run_id}/cancel"
+        assert place.product.call("POST", url, headers={"Authorization": f"Bearer {place.key}"}).status_code == 200
+        client.projects.auth_sessions.delete(project_name=place.name, auth_session_id="wanted")
+
+
 def test_an_account_that_a_person_connects_is_asked_for_by_a_link(place: Place) -> None:
     place.switch("person")
     with IntunedClient(**place.options) as client:

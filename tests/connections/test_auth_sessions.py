@@ -408,6 +408,16 @@ def test_deleting_a_session_disconnects_its_account(vault: Vault) -> None:
         vault.session()
 
 
+def test_a_person_who_is_deleted_leaves_no_session_and_no_operation(vault: Vault) -> None:
+    vault.ready()
+    update = vault.update()
+    assert services.purge_end_user(vault.cast.project, "u1", ACTOR)
+    assert not AuthSession.objects.exists()
+    assert not AuthOperation.objects.filter(pk=update.pk).exists()
+    auth_operations.carry(update.pk)
+    assert not Connection.objects.exists()
+
+
 def test_an_account_that_is_disconnected_elsewhere_takes_its_session_along(vault: Vault) -> None:
     session = vault.ready()
     assert session.connection is not None
