@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import Error, models, transaction
+from django.db import Error, connection, models, transaction
 from django.utils import timezone
 
 from apps.lib.db import execute
@@ -33,7 +33,8 @@ MOST_AT_ONCE = 1000
 AT_ONCE = 10  # where the job does not say
 LOOK_AGAIN = timedelta(seconds=10)  # at a job run of which nothing was heard
 LONGEST_PAUSE = 60  # seconds until a job run that may not start more tries again
-ROUNDS = 20  # of one call, each a transaction: where items end at once, for they cannot be started
+STARTED = 100  # items in memory, and started in one transaction
+ROUNDS = 20  # of one call, each a transaction: where more are to be started, or some cannot be and leave their room
 SWEPT = 200  # job runs that one sweep looks after
 WRITTEN = 1000  # items by one statement
 CANCELLED = 100  # runs of a terminated job run looked for at a time
@@ -106,6 +107,8 @@ def advance_in_place(job_run_id: str) -> None:
         _advance(job_run_id, in_place=True)
     except Error as error:
         log.warning("job run %s could not be gone on with; the sweeper does: %s", job_run_id, error)
+        if not connection.in_atomic_block:
+            connection.close()
     except Exception:
         log.exception("job run %s cannot be gone on with", job_run_id)
 
@@ -235,10 +238,10 @@ class _Turn:
     def start(self, room: int, first: int, ended: _Ended) -> tuple[int, bool]:
         """Starts as many items as there is room for, from the number ``first`` on. Gives how many, and whether others may follow.
 
-        Others may where some could not be started: then there is room left.
+        Others may where some could not be started, and where there is room for more than are started in one turn.
         """
         waiting = JobItem.objects.filter(job_run=self.row.pk, number__gte=first, status=JobItem.Status.PENDING)
-        items = list(waiting.order_by("number")[:room])
+        items = list(waiting.order_by("number")[: min(room, STARTED)])
         if not items:
             return 0, False
         starter = _Starter(self.row, {item.api for item in items})
@@ -270,7 +273,7 @@ class _Turn:
             JobItem.objects.filter(pk=item.pk).update(status=JobItem.Status.STARTED, run_id=run_id)
             started += 1
         self.change(started_runs=self.row.started_runs + started, failed_runs=self.row.failed_runs + failed)
-        return started, bool(failed) and self.wake_at is None
+        return started, self.wake_at is None and (failed > 0 or len(items) == STARTED < room)
 
     def fail(self, item: JobItem, error: Exception) -> None:
         if not isinstance(error, Failure):

@@ -692,3 +692,12 @@ def test_ten_thousand_items_are_fired_by_a_few_statements(cast: Cast, world: Wor
         job_run = fire(world, job)
     assert job_run.items.count() == 10_000
     assert len(captured) < 150  # SQLite takes some hundred rows at a time
+
+
+def test_hundreds_of_runs_under_way_together_are_started_in_several_turns(cast: Cast, world: World) -> None:
+    publish(cast.project, "wait", WAIT)
+    job_run = fire(world, jobs.create(cast.project, waiting(260, maxConcurrentRequests=250), ACTOR))
+    with world.done():
+        jobs.advance(job_run.pk)
+    assert counts(job_run) == ("PENDING", 250, 0, 0)
+    assert Run.objects.exclude(hinted_at=None).count() == hints.MOST

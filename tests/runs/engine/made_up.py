@@ -52,7 +52,11 @@ def made_up_module(seed: int) -> Definition:
     steps = [maker.step(3)]
     while maker.left:
         steps.append(maker.step(3))
-    return Definition.model_validate({"name": "m", "steps": steps, "result": maker.one_of(None, "{{ run.id }}")})
+    result, extended = (
+        maker.one_of(None, "{{ run.id }}"),
+        maker.one_of(None, None, [{"api": "{{ run.id }}"}], "{{ result }}"),
+    )
+    return Definition.model_validate({"name": "m", "steps": steps, "result": result, "extended_payloads": extended})
 
 
 class Maker:
