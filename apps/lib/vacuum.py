@@ -16,19 +16,18 @@ INCREMENTAL = 2
 
 
 def give_back() -> int:
-    """Gives how many pages the file became shorter by. None, where this is no SQLite, or one that cannot."""
-    if connection.vendor != "sqlite" or _ask("auto_vacuum") != INCREMENTAL:
+    """Gives how many pages the file became shorter by. None within a transaction, or where the database cannot."""
+    if connection.vendor != "sqlite" or connection.in_atomic_block or _ask("auto_vacuum") != INCREMENTAL:
         return 0
     before = free = _ask("freelist_count")
     while free:
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()  # each row that is read frees a page
+        connection.connection.executescript(f"PRAGMA incremental_vacuum({PAGES})")  # `execute` would free a single page
         left = _ask("freelist_count")
         if left >= free:
             break
         free = left
         time.sleep(PAUSE)
-    if before > free and not connection.in_atomic_block:
+    if before > free:
         _ask("wal_checkpoint(PASSIVE)")  # until then the file is as long as it was
     return before - free
 
@@ -46,4 +45,5 @@ def convert() -> None:
 
 def _ask(pragma: str) -> int:
     with connection.cursor() as cursor:
-        return int((cursor.execute(f"PRAGMA {pragma}").fetchone() or [0])[0])
+        rows = cursor.execute(f"PRAGMA {pragma}").fetchall()  # to its end: a statement under way holds the file
+        return int(rows[0][0]) if rows else 0

@@ -269,7 +269,7 @@ def fill_and_empty(megabytes: int) -> None:
             [megabytes * 100],
         )
         cursor.execute("DELETE FROM log")
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def test_a_file_of_sqlites_becomes_shorter_when_rows_are_deleted(file: Path) -> None:
