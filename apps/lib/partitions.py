@@ -92,7 +92,7 @@ def cover(table: str, days: Iterable[date], today: date) -> int:
         if any(part.first <= day < part.end for part in there):
             continue
         part = _fitting(table, day, today, there)
-        if not _changed(table, lambda part=part: _make(table, part)):  # type: ignore[misc]
+        if not _changed(table, lambda part=part: _make(table, part)):
             break
         there = parts(table)
         made += 1
@@ -143,7 +143,7 @@ def drop_past(table: str, today: date) -> int:
     for part in parts(table):
         if part.end > today + timedelta(days=1):
             break
-        dropped += _changed(table, lambda part=part: _drop(part))  # type: ignore[misc]
+        dropped += _changed(table, lambda part=part: _drop(part))
     return dropped
 
 

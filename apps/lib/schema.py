@@ -105,8 +105,8 @@ class PartitionLog(Operation):
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
         model = state.models[app_label, self.model_name.lower()]
         for name, field in model.fields.items():
-            if isinstance(field, models.ForeignKey) and field.db_constraint:
-                loose = field.clone()
+            if _is_constrained(field):
+                loose: Any = field.clone()
                 loose.db_constraint = False
                 state.alter_field(app_label, self.model_name.lower(), name, loose, preserve_default=True)
 
@@ -216,10 +216,14 @@ def _next_number(table: str) -> int:
     return int(ask(f"SELECT last_value + is_called::int FROM {sequence}")[0][0])  # noqa: S608 - a name
 
 
+def _is_constrained(field: Any) -> bool:
+    return isinstance(field, models.ForeignKey) and bool(field.db_constraint)  # type: ignore[attr-defined]
+
+
 # -- And back --------------------------------------------------------------------------------------------------------
 def _turn_back(model: Any, schema_editor: Any) -> None:
     table, plain = model._meta.db_table, f"{model._meta.db_table}_plain"
-    keys = [field for field in model._meta.local_fields if isinstance(field, models.ForeignKey) and field.db_constraint]
+    keys = [field for field in model._meta.local_fields if _is_constrained(field)]
     run(f"LOCK TABLE {quoted(table)} IN ACCESS EXCLUSIVE MODE")
     uniques, indexes = _uniques(table), _indexes(table)
     serial = ask("SELECT pg_get_serial_sequence(%s, 'id')", quoted(table))[0][0]

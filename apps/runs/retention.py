@@ -113,7 +113,7 @@ def _delete_runs(ids: list[str]) -> int:
 
 
 def _delete(rows: models.QuerySet[Any]) -> int:
-    return int(rows._raw_delete(rows.db))  # type: ignore[attr-defined]
+    return int(rows._raw_delete(rows.db))
 
 
 # -- Jobs, modules -----------------------------------------------------------------------------------------------------

@@ -113,7 +113,9 @@ class ForgetOn(models.DateField):  # type: ignore[type-arg]
     """On which day a row may go: filled in where it is added, by the model's ``day_to_go``. To migrations a date."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **({"default": UNKNOWN, "db_default": UNKNOWN, "editable": False} | options))
+        for name, value in (("default", UNKNOWN), ("db_default", UNKNOWN), ("editable", False)):
+            options.setdefault(name, value)
+        super().__init__(*args, **options)
 
     def deconstruct(self) -> Any:
         name, _, args, options = super().deconstruct()
@@ -143,7 +145,7 @@ def workspaces_by_days() -> dict[int, list[Any]]:
     """The same of audit logs; None is the installation's own."""
     from .models import Workspace
 
-    found = defaultdict(list)
+    found: dict[int, list[Any]] = defaultdict(list)
     found[audit_days_of(None)].append(None)
     for pk, planned in Workspace.objects.values_list("pk", "plan__audit_days").iterator():
         found[planned or audit_days_of(None)].append(pk)

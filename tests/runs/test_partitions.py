@@ -23,7 +23,7 @@ from apps.runs import retention
 from apps.runs.models import Delivery, Execution, HumanTask, Run, RunEvent, RunFile, RunSignal, TaskVote
 from apps.runs.tasks import forget_old
 from apps.workspaces.models import AuditEvent, Project, WebhookDelivery
-from apps.workspaces.retention import day_after, kept_since, prepare, today
+from apps.workspaces.retention import AHEAD, day_after, kept_since, prepare, today
 from tests.cast import Cast, make_cast
 from tests.runs.lab import carry, publish, start
 
@@ -92,7 +92,8 @@ class Others(threading.Thread):
 
     def __init__(self, project: Project) -> None:
         super().__init__(daemon=True)
-        self.project, self.done, self.waits, self.fault = project, threading.Event(), [], ""
+        self.project, self.done, self.fault = project, threading.Event(), ""
+        self.waits: list[float] = []
 
     def run(self) -> None:
         with closing(connection):
@@ -288,7 +289,7 @@ def test_in_a_wide_partition_nothing_stays_for_more_than_a_week(cast: Cast) -> N
 def test_partitions_are_few_and_cover_what_is_written_for_weeks(cast: Cast, days: int) -> None:
     prepare(Execution, [days])
     parts = partitions.parts(TABLE)
-    for ahead in range(retention.retention.AHEAD + 1):
+    for ahead in range(AHEAD + 1):
         day = today() + (days + 1 + ahead) * DAY
         assert sum(part.first <= day < part.end for part in parts) == 1
     assert all(one.end <= two.first for one, two in pairwise(parts))
