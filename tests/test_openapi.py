@@ -17,9 +17,11 @@ from drf_spectacular.validation import validate_schema
 from playwright.sync_api import Browser, Page
 
 from apps.lib import openapi
+from apps.runs import starting
+from apps.runs.models import Run
 from apps.toolkits.api.schema import DOCUMENT
 from apps.workspaces.audit import SYSTEM
-from apps.workspaces.models import WebhookEndpoint
+from apps.workspaces.models import Project, WebhookEndpoint
 from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import send_test
 from tests.api.automations import EVENT, FAIL, carried, publish
@@ -322,6 +324,7 @@ def test_the_answers_of_every_route_are_as_described(
     api.delete(f"webhooks/{webhook}")
     api.delete(f"integrations/connections/{connection.pk}")
     seen_of_modules(api)
+    seen_of_sinks(api, cast)
     signed_in = json.loads(api.post("/api/auth/login", {"email": cast.alice.email, "password": PASSWORD}).content)
     api.post("/api/auth/login", {"email": cast.alice.email, "password": "wrong"})
     again = api.post("/api/auth/refresh", {"refreshToken": signed_in["refreshToken"]})
@@ -332,6 +335,28 @@ def test_the_answers_of_every_route_are_as_described(
     untried = described - api.seen
     # No broker here; the callback redirects.
     assert untried == {"readyz", "callback", "projectCallback"}
+
+
+def seen_of_sinks(api: Checked, cast: Cast) -> None:
+    """Tries the setting, a run's sink, its delivery, and the secret."""
+    for sink in (
+        {"type": "webhook", "url": "https://yourapp.com/results", "headers": {"X-Team": "a"}},
+        {"type": "s3", "bucket": "abc", "accessKeyId": "a", "secretAccessKey": "b", "region": "eu-central-1"},
+    ):
+        assert api.patch("settings", {"sink": sink}).status_code == 200
+        assert api.get("settings").json()["sink"]["type"] == sink["type"]
+    assert api.patch("settings", {"sink": {"type": "ftp"}}).status_code == 400
+    module = publish(Project.objects.get(pk=cast.project.pk), "sinks/greet")
+    run = carried(starting.start(module, {}, SYSTEM, Run.Surface.RUNS).pk)
+    assert api.patch("settings", {"sink": None}).json()["sink"] is None
+    (row,) = api.get(f"deliveries?runId={run.pk}").json()["deliveries"]
+    api.get("deliveries?status=none")
+    assert api.get(f"deliveries/{row['id']}").json()["body"]["apiInfo"]["runId"] == run.pk
+    api.post(f"deliveries/{row['id']}/redeliver")
+    for body, status in (({"ids": [row["id"]]}, 202), ({"status": "none"}, 400)):
+        assert api.post("deliveries/redeliver", body).status_code == status
+    api.get("webhook-secret")
+    assert api.post("webhook-secret/rotate").json()["previousUntil"]
 
 
 def seen_of_modules(api: Checked) -> None:

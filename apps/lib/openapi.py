@@ -84,6 +84,7 @@ PARAMETER_NAMES = {
     "execution_id": ("executionId", "The execution's id."),
     "webhook_id": ("webhookId", "The webhook's id."),
     "delivery_id": ("deliveryId", "The delivery's id."),
+    "sink_delivery_id": ("sinkDeliveryId", "The delivery's id."),
     "auth_session_id": ("authSessionId", "The auth session's id, or its connection's."),
     "operation_id": ("operationId", "The id that the operation's start answered with."),
     "user_id": ("userId", "Your own id of the person."),

@@ -27,10 +27,10 @@ from schemathesis.core.result import Ok
 from apps.lib import egress, openapi
 from apps.modules.definition import Step
 from apps.modules.services import publish, put_draft
-from apps.runs import jobs
+from apps.runs import jobs, sinks
 from apps.runs.engine import Ask
 from apps.runs.human import ask
-from apps.runs.models import Run
+from apps.runs.models import Delivery, Run
 from apps.runs.starting import start
 from apps.toolkits.api.schema import DOCUMENT
 from apps.toolkits.services import put
@@ -105,7 +105,11 @@ def there(shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch) -> There:
     job = jobs.create(project, JOB | {"id": "nightly"}, SYSTEM, "u1")
     form = {"title": "Note", "fields": [{"name": "note", "label": "Note"}]}
     asked = Ask("note", Step.model_validate({"id": "note", "form": form}), form, [], None, None)
+    ended = Run(pk=run.pk, project=project, workspace=workspace, module=module, status=Run.Status.COMPLETED)
+    ended.seal("sink", {"type": "webhook", "url": "https://yourapp.example"})
+    sinks.write_delivery(ended, run.created_at)
     ids = {
+        "sinkDeliveryId": Delivery.objects.get(run_id=run.pk).pk,
         "workspaceId": str(workspace.pk), "projectName": project.name, "runId": run.pk, "sessionId": run.session_id,
         "publishedModuleId": module.public_id, "token": module.hook_token, "eventName": "payment", "name": module.name, "n": "1",
         "appId": project.pk, "projectId": project.pk, "integrationId": sandbox.pk, "connectionId": connection.pk,

@@ -304,10 +304,8 @@ def test_a_result_reaches_the_bucket_of_the_client_s_body(
     bucket = f"results-{uuid4().hex[:8]}"
     moto.s3.create_bucket(Bucket=bucket)
     sink = moto.sink(bucket, prefix="daily/")
-    run = client.projects.runs.start(
-        project_name=place[1],
-        body={"api": "sinks/greet", "parameters": {}, "sink": sink},  # type: ignore[arg-type]
-    )
+    given: Any = {"api": "sinks/greet", "parameters": {}, "sink": sink}
+    run = client.projects.runs.start(project_name=place[1], body=given)
     (key, body) = wait_for(lambda: moto.objects(bucket)).popitem()
     assert key == f"daily/{place[1]}/sinks/greet/{run.run_id}.json"
     assert json.loads(body)["apiInfo"]["name"] == "sinks/greet"

@@ -58,7 +58,7 @@ S3: dict[str, Any] = {
 }
 
 
-@extend_schema_field({"oneOf": [WEBHOOK, S3, {"type": "null"}]})
+@extend_schema_field({"oneOf": [WEBHOOK, S3]})
 class SinkField(JsonObject):
     """A sink as it may be given where none is stored."""
 
@@ -69,7 +69,7 @@ class SinkField(JsonObject):
             raise serializers.ValidationError(error.details) from None
 
 
-@extend_schema_field({"oneOf": [WEBHOOK, S3, {"type": "null"}]})
+@extend_schema_field({"oneOf": [WEBHOOK, S3]})
 class SinkSetting(JsonObject):
     """A sink that is checked where the stored one is known: what is masked in it stays as it was."""
 
