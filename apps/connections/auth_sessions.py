@@ -40,6 +40,7 @@ from .upstream import NotAsked, call_fixed, failed_by_rule
 SETTING = "authSessions"
 LISTED = 10_000  # that one answer has at most: the API knows no pages here
 ATTEMPTS, MOST_ATTEMPTS = 3, 20
+MOST_FAULTS = 100  # that one answer tells of
 LONGEST_TRY = 40.0  # seconds that one try may take
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two tries
 PASSING_STATUSES = frozenset({408, 425, 429})
@@ -319,6 +320,8 @@ def _filled(toolkit: Toolkit, scheme: Any, given: dict[str, Any]) -> tuple[Field
     faults: dict[str, list[str]] = {}
     for name, value in given.items():
         target = name if name in names else VARIABLE + name if name in own else ""
+        if len(faults) >= MOST_FAULTS:
+            break
         if not target:
             faults[_shown(name)] = ["Unknown for this kind of account."]
         elif not isinstance(value, str):

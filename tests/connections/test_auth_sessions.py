@@ -168,6 +168,13 @@ def test_fields_that_do_not_fit_are_refused_at_once(vault: Vault, given: dict[st
     assert vault.upstream.requests() == []
 
 
+def test_of_very_many_faults_some_are_told(vault: Vault) -> None:
+    given = {f"field{number}": "x" for number in range(50_000)}
+    with pytest.raises(InvalidInput) as refused:
+        auth_operations.start_create(vault.cast.project, "u1", given, OPTIONS, None, ACTOR)
+    assert len(refused.value.details) <= 101
+
+
 def test_variables_of_the_person_are_fields_too(vault: Vault) -> None:
     vault.put(variables={"team": {"source": "user", "title": "Team", "pattern": "[a-z]+"}}, test="/echo/{team}")
     with pytest.raises(InvalidInput) as refused:
