@@ -37,7 +37,15 @@ OAUTH = {
 # -- The setting -----------------------------------------------------------------------------------------------------
 def test_auth_sessions_are_switched_on_for_a_toolkit_that_is_enabled(vault: Vault) -> None:
     assert vault.api.get("settings").json()["authSessions"] == {"toolkit": "vault"}
-    wrongs: list[Any] = [{"toolkit": "github"}, {"toolkit": "no-such"}, {"toolkit": "a\x00b"}, {"toolkit": 1}, {}, [], "vault"]
+    wrongs: list[Any] = [
+        {"toolkit": "github"},
+        {"toolkit": "no-such"},
+        {"toolkit": "a\x00b"},
+        {"toolkit": 1},
+        {},
+        [],
+        "vault",
+    ]
     for wrong in wrongs:
         answer = vault.api.patch("settings", {"authSessions": wrong})
         assert answer.status_code == 400, wrong
