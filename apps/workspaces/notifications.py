@@ -45,7 +45,8 @@ MOST_ADDRESSES = 20  # of a rule
 LONGEST_EVERY = 7 * 24 * 60  # minutes
 
 LISTED = 50  # notices that a message names; of the others it tells the number
-MOST_ALONE = 50  # beyond so many at once they come together, though each was to come by itself
+MOST_ALONE = 50  # beyond so many at once, or in a FLOOD, they come together, though each was to come by itself
+FLOOD = timedelta(minutes=1)
 TITLE, MESSAGE = 200, 500  # characters
 
 TIMEOUT = 15  # seconds that a mail server may take for one answer
@@ -211,12 +212,20 @@ def bundle(rule_id: str) -> list[str]:
         rows = NotificationRule.objects.select_for_update(no_key=True, of=("self",)).select_related("project")
         rule = rows.filter(pk=rule_id, enabled=True, webhook=found.webhook_id).first()
         now = timezone.now()
-        if rule is None or not is_due(rule, now):
+        if rule is None or not is_due(rule, now) or _is_flooded(rule, now):
             return []
         mails = [_put(rule, endpoint, data, now) for data in _messages(rule, now)]
         found_ids = [mail.pk for mail in mails if mail is not None]
         transaction.on_commit(partial(enqueue, found_ids))
     return found_ids
+
+
+def _is_flooded(rule: NotificationRule, now: datetime) -> bool:
+    """Whether so many failures were told of by themselves in the last minute that further ones wait until it is over."""
+    if rule.every_minutes or rule.last_sent_at is None or now >= rule.last_sent_at + FLOOD:
+        return False
+    told = rule.notices.filter(sent_at__isnull=False).order_by("-pk").values_list("sent_at", flat=True)
+    return any(at is not None and at > now - FLOOD for at in told[MOST_ALONE - 1 : MOST_ALONE])
 
 
 def _endpoint_of(rule: NotificationRule) -> WebhookEndpoint | None:

@@ -175,6 +175,25 @@ def test_a_flood_comes_as_one_mail_that_names_the_first_and_counts_the_others(ca
     assert not Notice.objects.filter(sent_at=None).exists()
 
 
+def test_a_flood_that_trickles_comes_by_itself_at_first_and_then_once_a_minute(
+    cast: Cast, mailbox: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "MOST_ALONE", 5)
+    rule = rule_of(cast.project)
+    for number in range(20):
+        fail(cast.project, title=f"Run {number} failed")
+        tell(rule)
+    assert len(mailbox) == 5
+    assert notifications.sweep() == 1
+    pass_minutes(rule, 1)
+    assert tell(rule) == 1
+    assert mailbox[-1].subject == "Shop: 15 failures"
+    fail(cast.project)
+    assert tell(rule) == 0
+    pass_minutes(rule, 1)
+    assert tell(rule) == 1
+
+
 # -- Nothing lost, nothing twice -------------------------------------------------------------------------------------
 def test_without_a_broker_the_sweeper_finds_rules_and_mails(
     cast: Cast, mailbox: list[Any], hinted: list[tuple[str, str]]
