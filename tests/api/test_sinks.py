@@ -292,7 +292,8 @@ def test_a_result_reaches_the_webhook_of_the_client_s_body_signed(
     assert got.headers["x-team"] == "a"
     wait_for(lambda: len(receiver.received) == 2)
     assert len(set(receiver.ids)) == 1
-    failing = client.projects.runs.start(project_name=place[1], body={**body, "api": "sinks/stop"})
+    other: Any = {**body, "api": "sinks/stop"}
+    failing = client.projects.runs.start(project_name=place[1], body=other)
     wait_for(lambda: client.projects.runs.result(project_name=place[1], run_id=failing.run_id).status == "failed")
     assert product.call("GET", f"deliveries?runId={failing.run_id}").json()["deliveries"] == []
 
