@@ -223,7 +223,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an id with a line's end": ({"id": "a\n"}, "id"),
     "a long id": ({"id": "x" * 201}, "id"),
     "no payload": ({"payload": None}, "payload"),
-    "an empty payload": ({"payload": []}, "payload"),
     "a payload that is an object": ({"payload": {"0": ITEM}}, "payload"),
     "an item that is a text": ({"payload": [ITEM, "onboard"]}, "payload.1"),
     "an item without a name": ({"payload": [ITEM, ITEM, ITEM, {"parameters": {}}]}, "payload.3.apiName"),
@@ -636,6 +635,16 @@ def test_a_job_run_shows_the_job_as_it_was(cast: Cast) -> None:
     assert not [secret for secret in SECRETS if secret in stored]
 
 
+def test_a_job_without_items_succeeds_at_once(cast: Cast) -> None:
+    created(cast, payload=[])
+    job_run = triggered(cast)
+    found = run_read(cast, job_run)
+    row = found["jobRun"]
+    assert (row["status"], row["payloads"], row["end_time"]) == ("SUCCESS", 0, row["start_time"])
+    assert b"".join(Client().get(found["results"]["signed_url"])) == b""
+    assert (read(cast)["payload"], listed(cast)[0]["payload"]) == ([], [])
+
+
 def test_a_job_run_counts_how_its_items_ended(cast: Cast) -> None:
     publish(cast.project, "strict", start_parameters=EMPLOYEES)
     created(cast, payload=[{"apiName": name, "parameters": {}} for name in ("onboard", "strict", "onboard")])
@@ -691,7 +700,9 @@ def many(cast: Cast) -> list[JobRun]:
 ORDERS = {
     "": "43210", "created_at": "01234", "-createdAt": "43210", "startTime": "01234", "start_time,desc": "43210",
     "status": "31240", "status,asc/created_at,asc": "31204", "start_time,desc/status,asc": "43210", "-status": "40213",
-    "endTime": "24310", "end_time,desc": "20134", "type,asc/createdAt": "02413",
+    "endTime": "24310", "end_time,desc": "20134", "type,asc/createdAt": "02413", "created_at:asc": "01234",
+    "startTime DESC": "43210", "+start_time": "01234", "status,-created_at": "31240", "status asc, created_at asc": "31204",
+    "type,desc;created_at,asc": "13024", "failed_runs,created_at": "43210"[::-1], "payloads:desc": "43210",
 }  # fmt: skip
 
 
@@ -714,8 +725,9 @@ def test_job_runs_come_in_pages(cast: Cast, many: list[JobRun]) -> None:
 WRONG_QUERIES = {
     "pageSize=0": "pageSize", "pageSize=501": "pageSize", "pageSize=ten": "pageSize", "pageSize=": "pageSize",
     "pageSize=%C2%B2": "pageSize", "pageNumber=-1": "pageNumber", "pageNumber=1.5": "pageNumber",
-    "pageNumber=99999999999999999999": "pageNumber", "sortBy=payloads": "sortBy", "sortBy=status,up": "sortBy",
-    "sortBy=-status,asc": "sortBy", "sortBy=status/": "sortBy", "sortBy=job__project__settings": "sortBy",
+    "pageNumber=99999999999999999999": "pageNumber", "sortBy=error": "sortBy", "sortBy=status,up": "sortBy",
+    "sortBy=-status,asc": "sortBy", "sortBy=desc": "sortBy", "sortBy=status,asc,desc": "sortBy", "sortBy=--status": "sortBy",
+    "sortBy=job__project__settings": "sortBy",
     "sortBy=status/status/status/status/status": "sortBy", "sortBy=%00": "query",
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.db.models import F
@@ -25,8 +26,12 @@ LAST_PAGE = 1_000_000
 SORTED_BY = {
     "created_at": "created_at", "createdAt": "created_at", "start_time": "created_at", "startTime": "created_at",
     "updated_at": "updated_at", "updatedAt": "updated_at", "end_time": "ended_at", "endTime": "ended_at",
-    "status": "status", "type": "type",
+    "status": "status", "type": "type", "payloads": "payloads", "successful_runs": "successful_runs",
+    "failed_runs": "failed_runs",
 }  # fmt: skip
+TERM = re.compile(
+    r"(?P<sign>[+-]?)(?P<name>[A-Za-z_]+)( ?[,: ] ?(?P<direction>asc|desc)\b)? ?([/,;] ?|$)", re.ASCII | re.IGNORECASE
+)
 MOST_TERMS = 4
 NEWEST_FIRST = ("-created_at", "-id")
 
@@ -52,17 +57,19 @@ def read_number(request: HttpRequest, name: str, absent: int, least: int, most: 
 def read_order(text: str) -> list[Any]:
     """``start_time,desc/status,asc`` or ``-startTime`` as an order of rows, which ends with the newest first.
 
-    A job run that has not ended comes before those that have, whichever way. Raises `InvalidInput`.
+    No client says how it spells more than one, so what people use elsewhere does too. A job run that has not ended comes before
+    those that have, whichever way. Raises `InvalidInput`.
     """
     order: list[Any] = []
-    for term in text.split("/") if text else []:
-        name, comma, direction = term.partition(",")
-        falls = name.startswith("-")
-        field = SORTED_BY.get(name.removeprefix("-"))
-        if field is None or (comma and (falls or direction not in {"asc", "desc"})) or len(order) == MOST_TERMS:
+    text, place = " ".join(text.split()), 0
+    while place < len(text):
+        term = TERM.match(text, place)
+        field = SORTED_BY.get(term["name"]) if term else None
+        if term is None or field is None or (term["sign"] and term["direction"]) or len(order) == MOST_TERMS:
             raise InvalidInput({"sortBy": [f"Must be like start_time,desc/status,asc; of {', '.join(SORTED_BY)}."]})
-        by = F(field)
-        order.append(by.desc(nulls_first=True) if falls or direction == "desc" else by.asc(nulls_first=True))
+        falls = term["sign"] == "-" or (term["direction"] or "").lower() == "desc"
+        order.append(F(field).desc(nulls_first=True) if falls else F(field).asc(nulls_first=True))
+        place = term.end()
     return [*order, *NEWEST_FIRST]
 
 

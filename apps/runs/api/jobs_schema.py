@@ -127,7 +127,7 @@ class JobAuthSession(serializers.Serializer[Any]):
 
 
 class JobChange(serializers.Serializer[Any]):
-    payload = serializers.ListField(child=Item(), min_length=1, max_length=MAX_ITEMS)
+    payload = serializers.ListField(child=Item(), max_length=MAX_ITEMS)
     configuration = Configuration()
     schedule = Schedule(required=False)
     sink = Sink(required=False)
