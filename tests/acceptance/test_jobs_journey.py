@@ -107,7 +107,7 @@ def test_a_job_runs_its_items_with_an_auth_session_and_hands_their_results_to_s3
         assert jobs.create(project_name=name, body=job).id == "orders"
         known = jobs.get(project_name=name, job_id="orders")
         assert known.next_run_time is not None
-        assert known.sink.secret_access_key == "********"
+        assert known.model_dump(by_alias=True)["sink"]["secretAccessKey"] == "********"
         fired = jobs.trigger(project_name=name, job_id="orders")
         ended = until(
             lambda: jobs.runs.get(project_name=name, job_id="orders", job_run_id=fired.job_run_id),
