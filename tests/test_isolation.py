@@ -113,8 +113,12 @@ def marked(shop: Shop) -> Shop:
     sinks.write_delivery(ended, now)
     sinks.change_default(shop.cast.project, sent, SYSTEM)
     step = Step.model_validate({"id": "ok", "approve": {"title": MARK}})
-    body: dict[str, Any] = {"id": MARK, "payload": [{"apiName": MARK, "parameters": {"note": MARK}}], "configuration": {}}
-    jobs.trigger(jobs.create(shop.cast.project, body, SYSTEM, f"{MARK}-user"), SYSTEM)
+    job: dict[str, Any] = {
+        "id": MARK,
+        "payload": [{"apiName": MARK, "parameters": {"note": MARK}}],
+        "configuration": {},
+    }
+    jobs.trigger(jobs.create(shop.cast.project, job, SYSTEM, f"{MARK}-user"), SYSTEM)
     ask(run, Ask("ok", step, {"title": MARK}, [f"{MARK}@example.com", f"user:{MARK}-user"], None, None), now)
     change_settings(shop.cast.project, {"authSessions": {"toolkit": "lab"}}, SYSTEM)
     session = {"project": shop.cast.project, "name": MARK}
