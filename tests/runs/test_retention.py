@@ -16,7 +16,7 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker, Settings
 
 from apps.lib import vacuum
-from apps.modules import services
+from apps.modules import apply, services
 from apps.modules.models import Module, ModuleVersion
 from apps.runs import retention as of_runs
 from apps.runs.models import (
@@ -34,7 +34,7 @@ from apps.runs.models import (
 )
 from apps.runs.tasks import forget_old
 from apps.workspaces import retention
-from apps.workspaces.models import Project
+from apps.workspaces.models import Plan, Project
 from apps.workspaces.retention import day_after
 from tests.cast import Cast
 from tests.runs.lab import ACTOR, carry, publish, start
@@ -235,6 +235,20 @@ def test_a_delivery_stays_while_it_is_tried(cast: Cast, status: str, left: int) 
     )  # fmt: skip
     forget_old()
     assert Delivery.objects.count() == left
+
+
+def test_a_projects_file_sets_its_plans_days(cast: Cast, tmp_path: Path) -> None:
+    file = tmp_path / "project.yaml"
+    head = f"workspace: {cast.workspace.name}\nproject: {cast.project.name}\n"
+    file.write_text(f"{head}plan: {{name: Kept, retention_days: 90, audit_days: 730}}\n")
+    apply.apply(apply.load(file))
+    plan = Plan.objects.get(name="Kept")
+    assert (plan.retention_days, plan.audit_days) == (90, 730)
+    assert retention.days_of(cast.project.pk) == 90
+    assert retention.audit_days_of(cast.workspace.pk) == 730
+    file.write_text(f"{head}plan: {{name: Kept, retention_days: 0}}\n")
+    with pytest.raises(apply.Faults, match="retention_days"):
+        apply.apply(apply.load(file))
 
 
 # -- SQLite's file -----------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_a_superuser_sets_every_limit_of_a_plan(used: Cast) -> None:
     client = signed_in(User.objects.create_superuser("ruth@example.com", "a long enough password"))
     plan = used.workspace.plan
     values: dict[str, Any] = {"name": "Team", "connections": 1, "keys": 2, "calls_per_minute": 3, "calls_per_day": 4,
-                              "concurrent_calls": 5, "concurrent_runs": ""}  # fmt: skip
+                              "concurrent_calls": 5, "concurrent_runs": "", "retention_days": 6, "audit_days": 7}  # fmt: skip
     address = reverse("admin:workspaces_plan_change", args=[plan.pk])
     assert client.post(address, values).status_code == 302
     plan.refresh_from_db()
