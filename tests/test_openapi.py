@@ -14,8 +14,10 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.validation import validate_schema
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
+from apps.connections import auth_operations
+from apps.connections.models import AuthOperation
 from apps.lib import openapi
 from apps.runs import starting
 from apps.runs.models import Run
@@ -26,6 +28,7 @@ from apps.workspaces.tokens import mint_user_token
 from apps.workspaces.webhooks import send_test
 from tests.api.automations import EVENT, FAIL, carried, publish
 from tests.cast import PASSWORD, Api, Cast, connect, enable
+from tests.connections.vaults import BAD, GOOD, Vault
 from tests.peers.upstream import Upstream
 from tests.product import Product
 
@@ -300,6 +303,7 @@ def test_the_answers_of_every_route_are_as_described(
     seen_of_runs(api, cast)
     seen_of_tasks(api, cast)
     seen_of_jobs(api, cast)
+    seen_of_auth_sessions(api, cast, upstream)
     api.call("PUT", "toolkits/warehouse", DOCUMENT)
     api.call("PUT", "toolkits/warehouse", {"name": 5})
     api.get("toolkits/warehouse")
@@ -521,6 +525,41 @@ def seen_of_jobs(api: Checked, cast: Cast) -> None:
             assert api.get(own + path).status_code == 404
 
 
+def seen_of_auth_sessions(api: Checked, cast: Cast, upstream: Upstream) -> None:
+    """Tries every route of auth sessions at both prefixes."""
+    Vault(cast, upstream).put()
+    assert api.post("integrations/configure", {"toolkit": "vault"}).status_code == 200
+    assert api.patch("settings", {"authSessions": {"toolkit": "vault"}}).status_code == 200
+    api.get("settings")
+    for number, prefix in enumerate(("", "/api/v1/workspace")):
+        root = f"{prefix}/{cast.workspace.pk}/projects/Shop/auth-sessions"
+        own, given = f"{root}/robot-{number}", {"parameters": {"api_key": GOOD}}
+        body = {"id": f"robot-{number}"} | given
+
+        def ended(answer: Any, place: str) -> Any:
+            assert answer.status_code == 201, answer.content
+            operation, path = answer.json()["operationId"], f"{place}/{answer.json()['operationId']}/result"
+            assert api.get(path).json()["status"] == "pending"
+            AuthOperation.objects.filter(pk=operation).update(status="in_progress")
+            assert api.get(path).json()["status"] == "in_progress"
+            auth_operations.carry(operation)
+            return api.get(path).json()["status"]
+
+        wrong = {"parameters": {"api_key": BAD}, "createAttempts": 1}
+        assert ended(api.post(f"{root}/create", wrong), f"{root}/create") == "failed"
+        assert ended(api.post(f"{root}/create", body), f"{root}/create") == "done"
+        assert api.post(f"{root}/create", body).status_code == 409
+        assert api.post(f"{root}/create", {"parameters": {}}).status_code == 400
+        assert ended(api.post(f"{own}/update", given), f"{own}/update") == "done"
+        api.post(f"{own}/update", {})
+        assert ended(api.post(f"{own}/validate/start", {}), f"{own}/validate") == "done"
+        assert api.get(root).status_code == api.get(own).status_code == 200
+        assert api.get(f"{own}/update/unknown/result").status_code == 404
+        assert api.delete(own).status_code == 204
+        assert api.get(own).status_code == 404
+    assert api.patch("settings", {"authSessions": None}).status_code == 200
+
+
 FIELD = {"name": "laptop", "label": "Which?", "type": "choice", "options": ["13", 15], "required": True}
 ASKED = {"steps": [{"id": "details", "form": {"title": "Equipment", "fields": [FIELD]}},
                    {"id": "ok", "approve": {"title": "Buy?", "assignees": ["user:u1"], "deadline": "1d"}}]}  # fmt: skip
@@ -591,6 +630,7 @@ def test_routes_of_every_surface_are_tried_on_the_page_under_the_strict_policy(
         page.locator(".btn-done").first.click()
         background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (background == "rgb(28, 32, 34)") == (scheme == "dark")
+        expect(page.locator(".opblock-tag a")).to_have_count(len(openapi.TAGS))  # the page draws them one by one
         tags = [text.partition("\n")[0] for text in page.locator(".opblock-tag a").all_inner_texts()]
         assert tags == list(openapi.TAGS)
         project = product.facts["project_id"]
