@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.paginator import InfinitePaginator
@@ -30,6 +31,7 @@ from apps.workspaces.admin_webhooks import STATES, moment_of, said
 from apps.workspaces.audit import actor_of
 
 from . import deliveries
+from .admin_calendar import how_far
 from .admin_runs import shown
 from .models import Delivery
 
@@ -46,7 +48,7 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
     show_full_result_count = False
     has_history = False
     list_display = (
-        "created_at", "state", "short_target", "module", "run_link", "last_answer", "try_count", "next_try", "project",
+        "created_at", "state", "short_target", "module", "run_link", "last_answer", "try_count", "next_try_soon", "project",
     )  # fmt: skip
     list_display_links = ("created_at", "state")
     list_filter = (ProjectFilter, "status", "kind", ("api", FieldTextFilter), ("created_at", PeriodFilter))
@@ -108,7 +110,16 @@ class DeliveryAdmin(ReadOnly, ScopedAdmin):
 
     @display(description="Last answer")
     def last_answer(self, row: Delivery) -> str:
-        return said(row.tries[-1]) if row.tries else "–"
+        """In a word, for a list's narrow column."""
+        if not row.tries:
+            return "–"
+        return format_html('<span title="{}">{}</span>', said(row.tries[-1]), row.tries[-1].get("status") or "none")
+
+    @display(description="Next try", ordering="next_try_at")
+    def next_try_soon(self, row: Delivery) -> str:
+        if row.status != Delivery.Status.PENDING or row.next_try_at is None:
+            return "–"
+        return how_far(row.next_try_at, timezone.now())
 
     @display(description="Next try", ordering="next_try_at")
     def next_try(self, row: Delivery) -> str:

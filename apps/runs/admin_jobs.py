@@ -296,7 +296,7 @@ class JobRunAdmin(ReadOnly, ScopedAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         row = self._read(request, object_id)
-        return self.page(request, "job_run", f"{row.job}: job run {row.pk}", **self._context(request, row))
+        return self.page(request, "job_run", f"Job run {row.pk} of {row.job}", **self._context(request, row))
 
     def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The part of the page that changes while it is under way; 204 where it is as ``seen`` says."""
@@ -331,7 +331,7 @@ class JobRunAdmin(ReadOnly, ScopedAdmin):
             "statuses": JobItem.Status.choices,
             "back_url": self.change_url(row.pk),
         }
-        return self.page(request, "job_items", f"{row.job}: items of {row.pk}", **context)
+        return self.page(request, "job_items", f"Items of {row.pk} of {row.job}", **context)
 
     def _read(self, request: HttpRequest, object_id: str) -> JobRun:
         """Raises PermissionDenied for anything but reading."""

@@ -94,6 +94,13 @@ def test_deliveries_are_filtered_and_searched(
     assert page(delivery) in text_of(staff.alice.get(LIST, {"project": staff.cast.project.pk}))
 
 
+def test_the_list_tells_the_last_answer_and_the_next_try_in_a_word(staff: Staff) -> None:
+    make(staff, status="pending", next_try_at=timezone.now() + timedelta(seconds=90))
+    shown = text_of(staff.alice.get(LIST))
+    assert '<span title="It did not answer in time.">none</span>' in shown
+    assert "in 1 minute" in shown
+
+
 def test_a_dead_delivery_is_delivered_again(staff: Staff, delivery: Delivery) -> None:
     assert redeliver(delivery) in text_of(staff.alice.get(page(delivery)))
     assert "The result is sent again." in text_of(staff.alice.post(redeliver(delivery), follow=True))
