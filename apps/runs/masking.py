@@ -45,10 +45,19 @@ def unmasked_notifications(
     given: list[dict[str, Any]], stored: list[dict[str, Any]] | None
 ) -> tuple[list[dict[str, Any]], Faults]:
     """Each with the headers of the one that was stored for the same URL, and the faults by ``notifications.0.headers``."""
-    known = {one["url"]: one for one in reversed(stored or [])}
-    found = [sinks.unmasked(one, known.get(one["url"])) for one in given]
+    found = [sinks.unmasked(one, _meant(given, place, stored or [])) for place, one in enumerate(given)]
     faults = {f"notifications.{place}.headers": [sinks.ANEW] for place, one in enumerate(found) if _has_mask(one)}
     return found, faults
+
+
+def _meant(given: list[dict[str, Any]], place: int, stored: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Which of the stored ones is sent back there. Of several with one URL each has its place; None where some are missing."""
+    url = given[place]["url"]
+    alike = [one for one in stored if one["url"] == url]
+    if all(one == alike[0] for one in alike):
+        return alike[0] if alike else None
+    places = [number for number, one in enumerate(given) if one["url"] == url]
+    return alike[places.index(place)] if len(places) == len(alike) else None
 
 
 def _has_mask(webhook: dict[str, Any]) -> bool:

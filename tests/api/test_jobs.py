@@ -455,6 +455,27 @@ def test_what_is_sent_back_as_it_was_read_keeps_its_secrets(cast: Cast) -> None:
     assert Job.objects.get(name="s3").unseal("sink") == S3
 
 
+def test_a_row_of_the_list_is_sent_back_as_it_was_read(cast: Cast) -> None:
+    create(cast, **WHOLE)
+    assert cast.api.call("PUT", url_of(cast), listed(cast)[0]).status_code == 200
+    assert Job.objects.get().unseal("proxy")["proxy"] == PROXY
+    for wrong in ({"version": "v1"}, {"url": 5}, {"url": "ftp://x.example"}):
+        refused(cast.api.call("PUT", url_of(cast), BODY | {"proxy": wrong}), 400, "bad-request")
+
+
+def test_of_several_notifications_to_one_address_each_keeps_its_own_headers(cast: Cast) -> None:
+    alarm = WHOLE["notifications"][0]
+    both = [alarm, alarm | {"headers": {"X-Alarm": "another-secret"}}]
+    created(cast, notifications=both)
+    assert (
+        cast.api.call("PUT", url_of(cast), BODY | {"notifications": listed(cast)[0]["notifications"]}).status_code
+        == 200
+    )
+    assert Job.objects.get().unseal("notifications") == both
+    one = BODY | {"notifications": listed(cast)[0]["notifications"][1:]}  # of which of them is not to be told
+    assert list(refused(cast.api.call("PUT", url_of(cast), one), 400, "bad-request")) == ["notifications.0.headers"]
+
+
 ELSEWHERE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "the proxy's host": (lambda body: {"proxy": body["proxy"].replace("proxy.example", "evil.example")}, "proxy"),
     "the proxy's user": (lambda body: {"proxy": body["proxy"].replace("user", "other")}, "proxy"),

@@ -179,6 +179,13 @@ def clean_notifications(given: Any) -> list[dict[str, Any]]:
     return found
 
 
+class JobProxy(ProxyUrl):
+    """A proxy's URL, also as lists spell it: ``{version, url}``."""
+
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(data.get("url") if isinstance(data, dict) else data)
+
+
 class ConfigurationBody(serializers.Serializer[Any]):
     retry = RetryBody(required=False, allow_null=True)
     maxConcurrentRequests = WholeNumber(MAX_CONCURRENT, required=False, allow_null=True)
@@ -208,7 +215,7 @@ class ChangeBody(serializers.Serializer[Any]):
     configuration = ConfigurationBody()
     schedule = Checked(clean_schedule, required=False, allow_null=True)
     sink = Checked(sinks.clean, required=False, allow_null=True)
-    proxy = ProxyUrl(max_length=LONGEST_URL, required=False, allow_null=True)
+    proxy = JobProxy(max_length=LONGEST_URL, required=False, allow_null=True)
     auth_session = AuthSessionBody(required=False, allow_null=True)
     notifications = Checked(clean_notifications, required=False, allow_null=True)
 
