@@ -34,7 +34,6 @@ from .auth_sessions import (
     clean_name,
     connect_url,
     ensure,
-    find,
     granted,
     read_fields,
     replace_credentials,
@@ -99,12 +98,9 @@ def _new_row(project: Project, slug: str, name: str) -> AuthSession:
             return AuthSession.objects.create(project=project, name=name, toolkit=slug)
     except IntegrityError:
         pass
-    row = AuthSession.objects.select_for_update().filter(project=project, name=name).first()
+    row = AuthSession.objects.select_for_update().filter(project=project, toolkit=slug, name=name).first()
     if row is None or row.connection_id is not None or _is_open(row):
         raise taken
-    if row.toolkit != slug:
-        row.toolkit = slug
-        row.save(update_fields=["toolkit"])
     return row
 
 
@@ -120,7 +116,10 @@ def start_update(
     proxy: str | None,
     actor: Actor,
 ) -> AuthOperation:
-    """Begins to put new credentials into a session. Raises `InvalidInput`, `Conflict` while it is being made or updated."""
+    """Begins to put new credentials into a session.
+
+    Raises `InvalidInput`, `Conflict` while it is being made or updated, `AuthSessionInUse` while a run has it to itself.
+    """
     preferred = session.connection.auth_type if session.connection else ""
     by_person = preferred in flows.PROVIDER_SCHEMES
     fields = Fields("") if by_person else read_fields(project, parameters, "parameters", preferred)
@@ -129,6 +128,8 @@ def start_update(
         if _is_open(row):
             raise errors.Conflict(f"The auth session {session.name} is being made or updated.",
                                   remediation="Wait until that operation has ended.")  # fmt: skip
+        if row.held_by:
+            raise errors.AuthSessionInUse
         return _begin(AuthOperation.Kind.UPDATE, project, session.name, row, fields, options, proxy, actor)
 
 
@@ -144,8 +145,8 @@ def _row_of(project: Project, session: Session) -> AuthSession:
     """The session's row, made where its connection was made elsewhere."""
     if session.row is not None:
         return session.row
-    made = {"toolkit": required_toolkit(project), "connection": session.connection}
-    return AuthSession.objects.get_or_create(project=project, name=session.name, defaults=made)[0]
+    slug, made = required_toolkit(project), {"connection": session.connection}
+    return AuthSession.objects.get_or_create(project=project, toolkit=slug, name=session.name, defaults=made)[0]
 
 
 def _begin(
@@ -202,8 +203,8 @@ def _owner_of(operation: AuthOperation) -> str | None:
 def error_of(operation: AuthOperation) -> dict[str, Any]:
     """A failed operation's error. The link to connect by is made as it is asked for: no copy of it is kept."""
     error = dict(operation.error or INTERNAL)
-    if error.pop("byPerson", False):
-        url = connect_url(operation.project, operation.name)
+    if error.pop("byPerson", False) and operation.session is not None:
+        url = connect_url(operation.session)
         error |= {"message": BY_PERSON.format(url=url), "details": {"connectUrl": url}}
     return error
 
@@ -262,6 +263,16 @@ class _Work:
         if self.operation.session is None:
             raise Lost
         return enabled_integration(self.project, self.operation.session.toolkit)
+
+    def connection(self) -> Connection | None:
+        """The session's, whatever the project's setting says meanwhile. Raises `Lost` where the session is gone."""
+        rows = AuthSession.objects.select_related("connection__integration", "connection__end_user")
+        row = rows.filter(pk=self.operation.session_id).first()
+        if row is None:
+            raise Lost
+        if row.connection is not None:
+            row.connection.project = row.connection.integration.project = self.project
+        return row.connection
 
     def renew(self) -> None:
         """Raises `Lost`."""
@@ -331,13 +342,13 @@ def _create(work: _Work) -> None:
 
 def _update(work: _Work) -> None:
     grant = _proven(work)
-    session = find(work.project, work.operation.name)
-    if session.connection is None:
+    connection = work.connection()
+    if connection is None:
         _make(work, grant)
         return
     with transaction.atomic():
         work.done()
-        replace_credentials(session.connection, grant, work.fields.type, work.actor)
+        replace_credentials(connection, grant, work.fields.type, work.actor)
 
 
 def _proven(work: _Work) -> Grant:
@@ -375,10 +386,10 @@ def _make(work: _Work, grant: Grant) -> None:
 
 
 def _validate(work: _Work) -> None:
-    session = find(work.project, work.operation.name)
-    if session.connection is None:
+    connection = work.connection()
+    if connection is None:
         raise _ByPerson
-    ensure(session.connection, work.patience)
+    ensure(connection, work.patience)
     work.done()
 
 

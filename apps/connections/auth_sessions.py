@@ -46,6 +46,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two tries
 PASSING_STATUSES = frozenset({408, 425, 429})
 RESERVED = frozenset({"create", ".", ".."})
 EXCLUSIVE = "exclusive"
+DELETING = "delete"  # holds a session that is being deleted; no run's id
 T = TypeVar("T")
 
 
@@ -67,10 +68,9 @@ def required_toolkit(project: Project) -> str:
     return slug
 
 
-def is_exclusive(project: Project) -> bool:
-    """Whether one run at a time has an auth session of the project to itself, as its toolkit says."""
-    slug = toolkit_of(project)
-    toolkit = catalog(project).get(slug) if slug else None
+def is_exclusive(project: Project, slug: str) -> bool:
+    """Whether one run at a time has an auth session of the toolkit to itself, as that one says."""
+    toolkit = catalog(project).get(slug)
     return toolkit is not None and toolkit.sessions == EXCLUSIVE
 
 
@@ -154,14 +154,22 @@ def of_user(project: Project, user_id: str | None) -> list[Session]:
     rows = Connection.objects.filter(project=project, toolkit=slug, integration__is_primary=True)
     rows = rows.filter(end_user__external_id=user_id) if user_id is not None else rows.filter(end_user=None)
     found = rows.select_related("end_user", "integration", "auth_session").defer("credentials")[:2]
-    return [Session(_name_of(row), None, row) for row in found]
+    return [Session(_name_of(project, row), None, row) for row in found]
 
 
-def _name_of(connection: Connection) -> str:
+def _name_of(project: Project, connection: Connection) -> str:
+    """A connection whose session waited for it becomes that one's, by whichever id it is found first."""
     try:
         return connection.auth_session.name
     except AuthSession.DoesNotExist:
-        return connection.pk
+        pass
+    if connection.end_user is not None and connection.is_primary:
+        waiting = _rows(project, connection.toolkit).filter(connection=None, being_made=False)
+        row = waiting.filter(name=connection.end_user.external_id).first()
+        if row is not None:
+            _adopt(row, connection)
+            return str(row.name)
+    return connection.pk
 
 
 def find(project: Project, name: str, user_id: str | None = None) -> Session:
@@ -183,7 +191,7 @@ def _found(project: Project, slug: str, name: str) -> Session | None:
     row = _rows(project, slug).filter(name=name).first()
     if row is None:
         connection = _connections(project, slug).filter(pk=name).first()
-        return None if connection is None else Session(_name_of(connection), None, connection)
+        return None if connection is None else Session(_name_of(project, connection), None, connection)
     if row.connection is None and not row.being_made:
         return _adopted(project, slug, row)
     return _session(row)
@@ -199,12 +207,16 @@ def _adopted(project: Project, slug: str, row: Any) -> Session:
     connection = _others(project, slug).filter(end_user__external_id=row.name, is_primary=True).first()
     if connection is None:
         return _session(row)
+    _adopt(row, connection)
+    return Session(row.name, row, connection)
+
+
+def _adopt(row: AuthSession, connection: Connection) -> None:
     try:
         with transaction.atomic():
             AuthSession.objects.filter(pk=row.pk, connection=None).update(connection=connection)
     except IntegrityError:
         pass  # by somebody else, at this very moment
-    return Session(row.name, row, connection)
 
 
 def clean_name(value: str, place: str = "id") -> str:
@@ -219,9 +231,11 @@ def clean_name(value: str, place: str = "id") -> str:
     return value
 
 
-def connect_url(project: Project, name: str) -> str:
-    """The page on which a person connects the session's account; signed, for a day."""
-    return make_link(Link(project.pk, name, required_toolkit(project)))
+def connect_url(row: AuthSession) -> str:
+    """The page on which a person connects the session's account; signed, for a day. Its relations are read."""
+    if row.connection is not None:
+        return reconnect_link(row.connection)
+    return make_link(Link(row.project_id, row.name, row.toolkit))
 
 
 # -- Deleting --------------------------------------------------------------------------------------------------------
@@ -229,14 +243,16 @@ def delete(project: Project, session: Session, actor: Actor) -> None:
     """Disconnects the account, and cancels what is under way with it. Raises `AuthSessionInUse` while a run has it to itself."""
     row = session.row or AuthSession.objects.filter(connection=session.connection).first()
     if row is not None:
-        if not AuthSession.objects.filter(pk=row.pk, held_by="").update(held_by=""):
+        free = AuthSession.objects.filter(pk=row.pk, held_by="")
+        if not free.update(held_by=DELETING, held_at=timezone.now()):  # no run takes it while the service is asked
             raise errors.AuthSessionInUse
         cancel_operations(row)
     if session.connection is not None:
         disconnect(session.connection, actor)
     with transaction.atomic():
         record(actor, "auth_session.deleted", session.name[:200], project=project)
-        AuthSession.objects.filter(project=project, name=session.name).delete()
+        if row is not None:
+            AuthSession.objects.filter(pk=row.pk).delete()
 
 
 def cancel_operations(row: AuthSession) -> None:
@@ -249,20 +265,25 @@ def cancel_operations(row: AuthSession) -> None:
 
 
 # -- One run at a time -----------------------------------------------------------------------------------------------
-def hold(project: Project, name: str, connection_id: str, holder: str, now: datetime) -> None:
-    """Gives an auth session to a run alone; to be called in the transaction that makes the run. Raises `AuthSessionInUse`."""
-    rows = AuthSession.objects.filter(project=project, name=name, held_by__in=("", holder))
-    if rows.update(held_by=holder, held_at=now):
+def hold(project: Project, slug: str, name: str, connection_id: str, holder: str, now: datetime) -> None:
+    """Gives an auth session to a run alone; to be called in the transaction that makes the run.
+
+    Raises `AuthSessionInUse`, `AuthSessionNotFound`.
+    """
+    rows = AuthSession.objects.filter(project=project, toolkit=slug, name=name)
+    if rows.filter(held_by__in=("", holder)).update(held_by=holder, held_at=now):
         return
-    if AuthSession.objects.filter(project=project, name=name).exists():
+    if rows.exists():
         raise errors.AuthSessionInUse
-    # A connection that was made elsewhere: its row begins with its first holder.
+    # A connection that was made elsewhere: its row begins with its first holder. The database asks for it at the commit only.
+    if not Connection.objects.select_for_update(no_key=True).filter(pk=connection_id).exists():
+        raise errors.AuthSessionNotFound
     try:
         with transaction.atomic():
             AuthSession.objects.create(
                 project=project,
                 name=name,
-                toolkit=required_toolkit(project),
+                toolkit=slug,
                 connection_id=connection_id,
                 held_by=holder,
                 held_at=now,

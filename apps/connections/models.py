@@ -216,7 +216,7 @@ class AuthSession(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "name"], name="auth_session_in_project")]
+        constraints = [models.UniqueConstraint(fields=["project", "toolkit", "name"], name="auth_session_of_toolkit")]
         indexes = [models.Index(fields=["held_at"], condition=Q(held_at__isnull=False), name="auth_session_held")]
 
     def __str__(self) -> str:

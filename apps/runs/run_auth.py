@@ -181,9 +181,12 @@ def inherited(parent: Run) -> dict[str, Any]:
 
 def take(run: Run, project: Project) -> None:
     """Has an exclusive session for the run alone; in the transaction that makes it. Raises `AuthSessionInUse`."""
+    if not run.auth_session or run.parent_id is not None:
+        return
     options = run.auth_options or {}
-    if run.auth_session and run.parent_id is None and auth_sessions.is_exclusive(project):
-        auth_sessions.hold(project, run.auth_session, str(options.get("connection", "")), run.pk, timezone.now())
+    slug = str(options["toolkit"])
+    if auth_sessions.is_exclusive(project, slug):
+        auth_sessions.hold(project, slug, run.auth_session, str(options["connection"]), run.pk, timezone.now())
 
 
 def take_again(run: Run) -> dict[str, Any]:

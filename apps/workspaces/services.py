@@ -97,7 +97,8 @@ def change_settings(project: Project, changes: dict[str, Any], actor: Actor) -> 
         fields["allowed_origins"] = sorted({clean_origin(origin) for origin in fields["allowed_origins"]})
     for field, value in fields.items():
         setattr(project, field, value)
-    project.settings |= further
+    stored = Project.objects.select_for_update(no_key=True).values_list("settings", flat=True).get(pk=project.pk)
+    project.settings = stored | further  # what was changed since the project was read stays
     try:
         with transaction.atomic():
             project.save(update_fields=[*fields, "settings"])

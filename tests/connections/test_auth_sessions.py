@@ -16,12 +16,14 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.connections import auth_operations, auth_sessions, services
+from apps.connections import auth_operations, auth_sessions, links, services
 from apps.connections.models import AuthOperation, AuthSession, Connection
 from apps.lib import broker, errors, http
 from apps.lib.errors import Conflict, InvalidInput
 from apps.modules import apply
+from apps.toolkits.services import put
 from apps.workspaces.models import AuditEvent, EndUser, Plan, Project
+from apps.workspaces.services import change_settings
 from tests.cast import connect, enable
 from tests.connections.vaults import ACTOR, BAD, GOOD, KEY, OPTIONS, OTHER, Vault, carried, told
 
@@ -65,6 +67,53 @@ def test_without_the_setting_there_are_none(vault: Vault) -> None:
         vault.session()
     with pytest.raises(errors.BadRequest, match="not switched on"):
         vault.create("u2")
+
+
+def test_who_changes_another_setting_leaves_them_as_they_were_set_meanwhile(vault: Vault) -> None:
+    vault.switch(None)
+    early = Project.objects.get(pk=vault.cast.project.pk)
+    vault.switch("vault")
+    change_settings(early, {"colour": "#123456", "retention": 30}, ACTOR)
+    assert auth_sessions.toolkit_of(Project.objects.get(pk=early.pk)) == "vault"
+
+
+def test_each_toolkit_has_sessions_of_its_own(vault: Vault) -> None:
+    vault.put()
+    first = vault.ready().connection
+    put_toolkit(vault, "other")
+    vault.switch("other")
+    assert auth_sessions.sessions(vault.cast.project) == []
+    second = vault.ready().connection
+    assert first is not None
+    assert second is not None
+    assert (first.toolkit, second.toolkit) == ("vault", "other")
+    auth_sessions.delete(vault.cast.project, vault.session(), ACTOR)
+    vault.switch("vault")
+    assert vault.account().pk == first.pk
+
+
+def test_an_operation_works_on_its_own_session_whatever_is_switched_on_meanwhile(vault: Vault) -> None:
+    vault.ready()
+    put_toolkit(vault, "other")
+    vault.switch("other")
+    vault.ready()
+    vault.switch("vault")
+    update = vault.update(key=GOOD)
+    before = vault.account().version
+    vault.switch("other")
+    other = vault.account()
+    assert carried(update).status == "done"
+    assert vault.account().version == other.version
+    vault.switch("vault")
+    assert vault.account().version > before
+
+
+def put_toolkit(vault: Vault, slug: str) -> None:
+    tool = {"slug": "see", "name": "See", "description": "Sees.", "method": "GET", "path": "/echo/see"}
+    document = {"name": "Other", "base_url": vault.upstream.url, "auth": [KEY], "tools": [tool],
+                "test": {"path": f"/bearer/{GOOD}"}}  # fmt: skip
+    put(vault.cast.project, slug, document, ACTOR)
+    assert vault.api.post("integrations/configure", {"toolkit": slug}).status_code == 200
 
 
 # -- What they are ---------------------------------------------------------------------------------------------------
@@ -346,6 +395,40 @@ def test_a_session_by_oauth_fails_with_the_link_and_is_there_once_the_person_has
     assert AuthSession.objects.get().connection_id == own.pk
 
 
+@pytest.mark.parametrize("first", ["name", "connection", "run"])
+def test_an_account_that_a_session_waits_for_is_that_ones_by_whatever_it_is_found_first(
+    vault: Vault, first: str
+) -> None:
+    vault.put(OAUTH)
+    enable(vault.cast.project, "vault", vault.upstream.url)
+    carried(auth_operations.start_create(vault.cast.project, "u1", {}, OPTIONS, None, ACTOR))
+    own = connect(vault.cast.project.integrations.get(toolkit="vault"), "u1")
+    if first == "run":
+        assert [session.name for session in auth_sessions.of_user(vault.cast.project, "u1")] == ["u1"]
+    else:
+        assert vault.session("u1" if first == "name" else own.pk).name == "u1"
+    assert AuthSession.objects.get().connection_id == own.pk
+    assert [session.name for session in auth_sessions.sessions(vault.cast.project)] == ["u1"]
+
+
+def test_the_link_of_a_session_that_was_connected_elsewhere_is_its_owners(vault: Vault) -> None:
+    vault.put(OAUTH)
+    enable(vault.cast.project, "vault", vault.upstream.url)
+    own = connect(vault.cast.project.integrations.get(toolkit="vault"), "u7")
+    operation = carried(vault.update(own.pk))
+    assert link_of(operation).user_id == "u7"
+    vault.switch(None)
+    assert link_of(operation).toolkit == "vault"
+    auth_sessions.cancel_operations(AuthSession.objects.get())
+    gone = AuthOperation.objects.get(pk=operation.pk)
+    assert "details" not in auth_operations.error_of(gone)
+
+
+def link_of(operation: AuthOperation) -> links.Link:
+    fresh = auth_operations.find_operation(operation.project, operation.kind, operation.pk)
+    return links.read_link(auth_operations.error_of(fresh)["details"]["connectUrl"].rsplit("/", 1)[1])
+
+
 def test_a_toolkit_without_a_client_is_no_way_to_connect(vault: Vault) -> None:
     vault.put(OAUTH)
     with pytest.raises(errors.NotConfigured):
@@ -488,7 +571,7 @@ def test_of_two_holders_one_has_a_session_until_it_lets_go(vault: Vault) -> None
 
     def hold(holder: str, name: str = "u1") -> None:
         assert session.connection is not None
-        auth_sessions.hold(project, name, session.connection.pk, holder, now)
+        auth_sessions.hold(project, "vault", name, session.connection.pk, holder, now)
 
     hold("run-1")
     hold("run-1")
@@ -503,11 +586,44 @@ def test_of_two_holders_one_has_a_session_until_it_lets_go(vault: Vault) -> None
     hold("run-2")
 
 
+def test_new_credentials_wait_until_a_run_lets_go_of_an_exclusive_session(vault: Vault) -> None:
+    account = vault.ready().connection
+    assert account is not None
+    auth_sessions.hold(vault.cast.project, "vault", "u1", account.pk, "run-1", timezone.now())
+    with pytest.raises(errors.AuthSessionInUse):
+        vault.update()
+    auth_sessions.release(vault.cast.project.pk, "u1", "run-1")
+    assert carried(vault.update(key=GOOD)).status == "done"
+
+
+def test_no_run_takes_a_session_that_is_being_deleted(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = vault.ready().connection
+    assert account is not None
+    told = []
+
+    def meanwhile(*given: Any) -> bool:
+        with pytest.raises(errors.AuthSessionInUse):
+            auth_sessions.hold(vault.cast.project, "vault", "u1", account.pk, "run-1", timezone.now())
+        told.append(given)
+        return services.disconnect(*given)
+
+    monkeypatch.setattr(auth_sessions, "disconnect", meanwhile)
+    auth_sessions.delete(vault.cast.project, vault.session(), ACTOR)
+    assert len(told) == 1
+
+
+def test_what_is_disconnected_meanwhile_is_held_by_nobody(vault: Vault) -> None:
+    own = connect(vault.cast.project.integrations.get(toolkit="vault"), "u7")
+    services.disconnect(own, ACTOR)
+    with pytest.raises(errors.AuthSessionNotFound):
+        auth_sessions.hold(vault.cast.project, "vault", own.pk, own.pk, "run-1", timezone.now())
+
+
 def test_a_connection_that_was_made_elsewhere_is_held_by_its_own_id(vault: Vault) -> None:
     own = connect(vault.cast.project.integrations.get(toolkit="vault"), "u7")
-    auth_sessions.hold(vault.cast.project, own.pk, own.pk, "run-1", timezone.now())
+    auth_sessions.hold(vault.cast.project, "vault", own.pk, own.pk, "run-1", timezone.now())
     with pytest.raises(errors.AuthSessionInUse):
-        auth_sessions.hold(vault.cast.project, own.pk, own.pk, "run-2", timezone.now())
+        auth_sessions.hold(vault.cast.project, "vault", own.pk, own.pk, "run-2", timezone.now())
     assert [session.name for session in auth_sessions.sessions(vault.cast.project)] == [own.pk]
 
 
