@@ -9,6 +9,7 @@ SwaggerUIBundle({
   domNode: document.getElementById("api"),
   presets: [SwaggerUIBundle.presets.apis],
   layout: "BaseLayout",
+  docExpansion: "none", // so many routes are an overview by their tags only
   deepLinking: true,
   tryItOutEnabled: true,
   displayRequestDuration: true,
