@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlsplit
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -23,7 +24,6 @@ from apps.workspaces.audit import Actor, record
 from apps.workspaces.delivering import (
     DEAD,
     DELIVERED,
-    GONE,
     MAX_ANSWER,
     Courier,
     Outcome,
@@ -113,15 +113,16 @@ class _Courier(Courier[Delivery]):
     lease = timedelta(seconds=40)
     lifetime = sinks.UNTIL_TRIED
     of_project: ClassVar[int] = 8  # under way at the same time, over all workers
+    kept_free: ClassVar[int] = 2  # of them, for receivers that are not slow
+    kept_tries = 100  # an hour has 33
 
     def hold(self, receiver: Receiver) -> Any:
         return Project.objects.select_for_update(no_key=True).filter(pk=receiver["project_id"]).values("pk").first()
 
-    def room(self, receiver: Receiver, now: datetime) -> int:
-        carried = self.carried(now).filter(project_id=receiver["project_id"])
-        leases = list(carried.values_list("host", "lease_until"))
-        own = self.room_beside(receiver, [until for host, until in leases if host == receiver["host"] and until], now)
-        return min(own, self.of_project - len(leases))
+    def room_beside(self, receiver: Receiver, carried: list[dict[str, Any]], now: datetime) -> int:
+        of_slow = self.of_project - self.kept_free
+        most = of_slow if self.is_slow(receiver, carried, now) else self.of_project
+        return min(super().room_beside(receiver, carried, now), most - len(carried))
 
     def begun(self, row: Delivery, held: Any, now: datetime) -> dict[str, Any]:
         return {} if row.try_count else {"ends_at": now + TIME[Delivery.Kind(row.kind)]}
@@ -136,16 +137,9 @@ class _Courier(Courier[Delivery]):
             return Outcome(at, 0, error="The sink's secrets could not be read: its encryption key is missing.")
 
     def following(self, row: Delivery, outcome: Outcome, now: datetime) -> datetime | None:
-        if outcome.status == GONE and row.kind == Delivery.Kind.WEBHOOK:
-            return (
-                None  # the receiver says that it is gone for good, and should be asked no more: so the scheme advises
-            )
-        left = (row.ends_at - now).total_seconds()
-        wait = wait_after(row.try_count)
-        if wait >= left:
-            return None
-        asked = min(outcome.retry_after or 0, left - 1)  # the last try is made within the time
-        return now + timedelta(seconds=max(wait, asked))
+        wait = max(wait_after(row.try_count), min(outcome.retry_after or 0, LONGEST_WAIT))
+        following = now + timedelta(seconds=wait)
+        return following if following < row.ends_at else None
 
     def enqueue(self, delivery_ids: Iterable[str], *, expires: float | None = None) -> None:
         enqueue(delivery_ids, expires=expires)
@@ -179,14 +173,21 @@ def _post(row: Delivery, sink: sinks.Sink, at: datetime) -> Outcome:
         max_bytes=MAX_ANSWER,
         follow=False,
     )
-    return sent(outgoing, at, [*known, ours["webhook-signature"], *headers.values()])
+    return sent(outgoing, at, [*known, ours["webhook-signature"], *_secrets_of(sink["url"], headers)])
+
+
+def _secrets_of(url: str, headers: dict[str, str]) -> list[str]:
+    """What a receiver may repeat of a caller's own: headers, also without ``Bearer``, and what stands in the query."""
+    query = urlsplit(url).query
+    words = [value.rpartition(" ")[2] for value in headers.values()]
+    return [*headers.values(), *words, *([query] if query else []), *(value for _, value in parse_qsl(query))]
 
 
 def _without_reserved(headers: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in headers.items()
-        if name.lower() not in RESERVED and not name.lower().startswith("webhook-")
+        if name.lower() not in RESERVED and not name.lower().replace("_", "-").startswith("webhook-")
     }
 
 

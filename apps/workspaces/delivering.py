@@ -40,7 +40,6 @@ MAX_URL = 2000
 SECRET_BYTES = 32  # the scheme permits 24 to 64
 MAX_ANSWER = 64 * 1024
 ANSWER_KEPT = 500  # characters
-KEPT_TRIES = 20
 BATCH = 500
 MOST_REMEMBERED = 10_000  # receivers that were slow
 GONE = 410
@@ -187,7 +186,8 @@ class Courier(ABC, Generic[Row]):
     slow_for: ClassVar[timedelta] = timedelta(
         minutes=1
     )  # that a slow answer is remembered, by the process that waited for it
-    swept: ClassVar[int] = 100  # receivers a sweep
+    swept: ClassVar[int] = 100  # a sweep, of those whom the first column of ``receiver`` names, and receivers of each
+    kept_tries: ClassVar[int] = 20
 
     def __init__(self) -> None:
         self._slow: dict[tuple[Any, ...], datetime] = {}
@@ -264,17 +264,23 @@ class Courier(ABC, Generic[Row]):
 
     def room(self, receiver: Receiver, now: datetime) -> int:
         """How many deliveries more it gets at the moment; fewer where it answers slowly, so that others get theirs."""
-        leases = self.carried(now).filter(**receiver).values_list("lease_until", flat=True)
-        return self.room_beside(receiver, list(leases), now)
+        owner = self.receiver[0]
+        carried = self.carried(now).filter(**{owner: receiver[owner]})
+        return self.room_beside(receiver, list(carried.values(*self.receiver, "lease_until")), now)
 
-    def room_beside(self, receiver: Receiver, leases: list[datetime], now: datetime) -> int:
-        """The same, beside deliveries that are under way to it.
+    def room_beside(self, receiver: Receiver, carried: list[dict[str, Any]], now: datetime) -> int:
+        """The same, beside what is under way to it and to others of its owner."""
+        most = self.in_flight_slow if self.is_slow(receiver, carried, now) else self.in_flight
+        return most - len(self._leases(receiver, carried))
 
-        That it was slow is remembered: else all that begin together would end together, and then as many begin again.
-        """
+    def is_slow(self, receiver: Receiver, carried: list[dict[str, Any]], now: datetime) -> bool:
+        """That it was is remembered: else all that begin together would end together, and then as many begin again."""
         known = self._slow.get(tuple(receiver[name] for name in self.receiver))
-        is_slow = (known is not None and known > now) or any(until - self.lease < now - self.slow for until in leases)
-        return (self.in_flight_slow if is_slow else self.in_flight) - len(leases)
+        begun = (until - self.lease for until in self._leases(receiver, carried))
+        return (known is not None and known > now) or any(at < now - self.slow for at in begun)
+
+    def _leases(self, receiver: Receiver, carried: list[dict[str, Any]]) -> list[datetime]:
+        return [one["lease_until"] for one in carried if all(one[name] == receiver[name] for name in self.receiver)]
 
     def carried(self, now: datetime) -> QuerySet[Any]:
         """What is under way."""
@@ -289,7 +295,7 @@ class Courier(ABC, Generic[Row]):
         self._remember(row, outcome, now)
         made: Any = row
         changes: dict[str, Any] = {
-            "tries": [*made.tries, outcome.row][-KEPT_TRIES:],
+            "tries": [*made.tries, outcome.row][-self.kept_tries :],
             "try_count": made.try_count + 1,
             "lease_until": None,
             **(self._delivered(now) if outcome.good else self._failed(row, outcome, now)),
@@ -353,17 +359,32 @@ class Courier(ABC, Generic[Row]):
     def sweep(self) -> int:
         """Hands what is due and nobody carries to the workers, as many for each receiver as it has room for.
 
-        The oldest first. Gives how many. Those past their time are dead from now on.
+        Those first who have waited longest; who has no room is passed over. Gives how many. What is past its time is dead
+        from now on.
         """
         now = timezone.now()
         late = self.rows.filter(status=PENDING, next_try_at__lte=now, ends_at__lte=now)
         late.update(lease_until=None, **self._ended(DEAD, now))
-        due = self.sendable(self.due(now))
-        waiting = due.values(*self.receiver).annotate(oldest=Min("next_try_at")).order_by("oldest")[: self.swept]
+        due, owner = self.sendable(self.due(now)), self.receiver[0]
+        carried = list(self.carried(now).values(*self.receiver, "lease_until"))
         found: list[str] = []
-        for group in waiting:
-            receiver = {name: group[name] for name in self.receiver}
-            rows = due.filter(**receiver).order_by("next_try_at")
-            found += rows.values_list("pk", flat=True)[: max(0, self.room(receiver, now))]
+        served = 0
+        for pk, _ in due.values_list(owner).annotate(oldest=Min("next_try_at")).order_by("oldest"):
+            some = self._share(due.filter(**{owner: pk}), [one for one in carried if one[owner] == pk], now)
+            found += some
+            served += bool(some)
+            if served == self.swept:
+                break
         self.enqueue(found, expires=60)  # the next sweep names them anew: they must not pile up where no worker runs
         return len(found)
+
+    def _share(self, due: QuerySet[Any], carried: list[dict[str, Any]], now: datetime) -> list[str]:
+        """What one owner gets in a sweep: nobody who has thousands of receivers keeps others from theirs."""
+        found: list[str] = []
+        for group in due.values(*self.receiver).annotate(oldest=Min("next_try_at")).order_by("oldest")[: self.swept]:
+            receiver = {name: group[name] for name in self.receiver}
+            room = max(0, self.room_beside(receiver, carried, now))
+            some = list(due.filter(**receiver).order_by("next_try_at").values_list("pk", flat=True)[:room])
+            found += some
+            carried = [*carried, *({**receiver, "lease_until": now + self.lease} for _ in some)]
+        return found

@@ -153,8 +153,8 @@ def test_the_callers_headers_are_sent_but_never_the_scheme_s_or_the_connection_s
     receiver.secrets = [deliveries.secret_of(cast.project, SYSTEM)[0]]
     given = {
         "Authorization": "Bearer theirs", "X-Team": "Ü", "Webhook-Id": "mine", "WEBHOOK-SIGNATURE": "v1,x",
-        "webhook-timestamp": "1", "Host": "elsewhere.example", "content-length": "1", "Transfer-Encoding": "chunked",
-        "Connection": "close", "Content-Type": "application/vnd.acme+json", "User-Agent": "Acme",
+        "webhook-timestamp": "1", "webhook_signature": "v1,x", "Host": "elsewhere.example", "content-length": "1",
+        "Transfer-Encoding": "chunked", "Connection": "close", "Content-Type": "application/vnd.acme+json", "User-Agent": "Acme",
     }  # fmt: skip
     row = tried(make(hook(receiver, headers=given)))
     (got,) = receiver.received
@@ -164,7 +164,7 @@ def test_the_callers_headers_are_sent_but_never_the_scheme_s_or_the_connection_s
     assert (got.headers["authorization"], got.headers["user-agent"]) == ("Bearer theirs", "Acme")
     assert got.headers["content-type"] == "application/vnd.acme+json"
     assert got.headers["host"] == receiver.url.split("/")[2]
-    assert "transfer-encoding" not in got.headers
+    assert not {"transfer-encoding", "webhook_signature"} & set(got.headers)
     assert "connection" not in got.headers
 
 
@@ -185,19 +185,18 @@ def test_an_hour_of_errors_is_tried_ten_seconds_later_then_doubling_then_dead(
     assert (row.status, row.try_count, row.next_try_at) == ("dead", len(waits) + 1, None)
     assert len(receiver.received) == row.try_count
     assert len(set(receiver.ids)) == 1
-    assert len(row.tries) == 20
+    assert [one["status"] for one in row.tries] == [500] * 33
 
 
-def test_retry_after_is_heeded_within_the_time(make: Make, receiver: Receiver, later: Later) -> None:
-    receiver.answers = [(503, {"Retry-After": str(seconds)}, b"") for seconds in (300, 1, 86_400)]
+def test_retry_after_is_heeded_up_to_the_longest_wait(make: Make, receiver: Receiver, later: Later) -> None:
+    receiver.answers = [(503, {"Retry-After": str(seconds)}, b"") for seconds in (60, 1, 86_400)]
     row = tried(make(hook(receiver)))
-    assert 299 < until_next(row) <= 300
-    later(301)
+    assert 59 < until_next(row) <= 60
+    later(61)
     assert 19 < until_next(tried(row)) <= 20
     later(21)
-    left = (tried(row).ends_at - timezone.now()).total_seconds()
-    assert left - 2 < until_next(row) < left
-    later(until_next(row) + 0.5)
+    assert 119 < until_next(tried(row)) <= 120
+    later(121)
     assert tried(row).status == "delivered"
 
 
@@ -216,16 +215,11 @@ def test_any_2xx_is_success(make: Make, receiver: Receiver, status: int) -> None
     assert tried(make(hook(receiver))).status == "delivered"
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 429, 503])
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 429, 503])
 def test_all_else_is_tried_again(make: Make, receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
     row = tried(make(hook(receiver)))
     assert (row.status, 9 < until_next(row) <= 10) == ("pending", True)
-
-
-def test_a_receiver_that_is_gone_for_good_is_asked_no_more(make: Make, receiver: Receiver) -> None:
-    receiver.answers = [410]
-    assert tried(make(hook(receiver))).status == "dead"
 
 
 def test_an_answer_that_breaks_off_counts_as_none(make: Make, receiver: Receiver) -> None:
@@ -266,10 +260,13 @@ def test_a_name_that_leads_to_a_private_address_is_recorded_tried_again_and_neve
 
 def test_what_the_receiver_says_is_kept_without_secrets(cast: Cast, make: Make, receiver: Receiver) -> None:
     secret = deliveries.secret_of(cast.project, SYSTEM)[0]
-    said = f'{{"seen": "{secret}", "auth": "Bearer theirs", "password": "hunter2"}}\x00{"é" * 1000}'.encode()
+    said = (
+        f'{{"seen": "{secret}", "who": "theirs?", "at": "x=in-query", "password": "hunter2"}}\x00{"é" * 1000}'.encode()
+    )
     receiver.answers = [(500, {}, said)]
-    kept = tried(make(hook(receiver, headers={"Authorization": "Bearer theirs"}))).tries[0]["answer"]
-    assert not [word for word in (secret, "Bearer theirs", "hunter2", "\x00") if word in kept]
+    given = {"type": "webhook", "url": f"{receiver.url}?a=in-query&b", "headers": {"Authorization": "Bearer theirs"}}
+    kept = tried(make(given)).tries[0]["answer"]
+    assert not [word for word in (secret, "theirs", "hunter2", "in-query", "\x00") if word in kept]
     assert len(kept) < 540
 
 
@@ -442,6 +439,31 @@ def test_the_sweeper_hands_out_as_many_as_there_is_room_for(
     assert other.pk in named
 
 
+def test_a_project_of_a_thousand_hosts_keeps_nobody_else_from_a_sweep(
+    cast: Cast, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(deliveries, "enqueue", lambda ids, **options: named.extend(ids))
+    like = make({"type": "webhook", "url": "https://a.example"})
+    fields = {one.attname: getattr(like, one.attname) for one in Delivery._meta.concrete_fields if one.attname != "id"}
+    Delivery.objects.bulk_create([Delivery(**fields | {"host": f"h{number}.example"}) for number in range(300)])
+    other = Delivery.objects.create(**fields | {"project_id": cast.foreign_project.pk, "next_try_at": timezone.now()})
+    assert deliveries.sweep() == 9
+    assert other.pk in named
+
+
+def test_slow_hosts_leave_room_for_one_that_is_not(make: Make) -> None:
+    slow = [make({"type": "webhook", "url": f"https://{host}.example"}) for host in "abcd" for _ in range(3)]
+    for row in slow[::3]:
+        carried = deliveries._courier.claim(row.pk)
+        assert carried is not None
+        deliveries._courier.finish(carried, Outcome(timezone.now(), 19, error="too slow"))
+    claimed = [deliveries._courier.claim(row.pk) for row in slow]
+    assert len([row for row in claimed if row]) == 6
+    quick = make({"type": "webhook", "url": "https://quick.example"})
+    assert deliveries._courier.claim(quick.pk) is not None
+
+
 def test_what_nobody_could_try_in_three_days_is_dead(make: Make, receiver: Receiver, later: Later) -> None:
     row = make(hook(receiver))
     later(3 * 86_400 + 1)
@@ -495,7 +517,9 @@ def test_what_is_delivered_again_has_the_same_id_and_its_whole_time(
     cast: Cast, make: Make, receiver: Receiver, later: Later
 ) -> None:
     receiver.answers = [410, 500]
-    row = tried(make(hook(receiver)))
+    row = make(hook(receiver))
+    Delivery.objects.filter(pk=row.pk).update(try_count=1, ends_at=timezone.now() + timedelta(seconds=5))
+    assert tried(row).status == "dead"
     later(7200)
     again = deliveries.redeliver(deliveries.find(cast.project, row.pk), SYSTEM)
     assert (again.status, again.try_count, again.delivered_at) == ("pending", 0, None)

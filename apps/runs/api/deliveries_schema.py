@@ -33,7 +33,7 @@ class SinkDeliveryRow(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(Delivery.Kind.choices)
     target = serializers.CharField(help_text="The URL without its query, or `s3://bucket/key`.")
     status = serializers.ChoiceField(Delivery.Status.choices)
-    tries = SinkDeliveryTry(many=True, help_text="The last 20, oldest first.")
+    tries = SinkDeliveryTry(many=True, help_text="The last 100, oldest first.")
     tryCount = serializers.IntegerField(help_text="Since it was made, or delivered again.")
     nextTryAt = serializers.DateTimeField(allow_null=True)
     endsAt = serializers.DateTimeField(
