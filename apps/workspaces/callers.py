@@ -73,6 +73,13 @@ class Caller:
                 f"This needs the scope {needed}.", remediation=f"Use a key with the scope {needed}."
             )
 
+    def require_deleting(self) -> None:
+        """Raises `NotPermitted` for a developer, where keys need no scope of its own to delete."""
+        if self.kind == "member" and "delete" not in self.scopes:
+            raise errors.NotPermitted(
+                "Developers may not delete.", remediation="Ask an owner or admin of the workspace."
+            )
+
     def may_use(self, toolkit: str) -> bool:
         return not self.toolkits or toolkit in self.toolkits
 

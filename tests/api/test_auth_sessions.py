@@ -11,12 +11,13 @@ from apps.connections.auth_operations import carry as carry_operation
 from apps.connections.models import AuthOperation, AuthSession, Connection
 from apps.runs.models import Run
 from apps.workspaces.audit import SYSTEM
-from apps.workspaces.models import AuditEvent, IdempotencyRecord
-from apps.workspaces.services import end_user, issue_key
+from apps.workspaces.models import AuditEvent, IdempotencyRecord, Role, User
+from apps.workspaces.services import add_member, end_user, issue_key
 from apps.workspaces.tokens import mint_user_token
 from tests.api.automations import carried as carry_run
 from tests.api.automations import publish
-from tests.cast import Api, connect
+from tests.api.test_credentials import member_api
+from tests.cast import PASSWORD, Api, connect
 from tests.connections.vaults import BAD, GOOD, OTHER, Vault
 
 pytestmark = pytest.mark.django_db
@@ -189,17 +190,33 @@ def test_the_scope_runs_is_needed(vault: Vault) -> None:
     refused(create(vault, api=limited), 403, "forbidden")
 
 
+def test_a_developer_does_all_but_delete(vault: Vault) -> None:
+    vault.ready("u1")
+    dora = User.objects.create_user("dora@example.com", PASSWORD)
+    add_member(vault.cast.workspace, dora, Role.DEVELOPER, SYSTEM)
+    developer = member_api(vault.cast, dora.email)
+    url = f"{root(vault)}/auth-sessions"
+    succeeds(create(vault, api=developer, id="u2"), 201)
+    refused(developer.delete(f"{url}/u1"), 403, "forbidden")
+    assert {row["id"] for row in succeeds(vault.api.get(url))} == {"u1", "u2"}
+
+
 @pytest.mark.parametrize("who", ["token", "key"])
 def test_an_end_user_sees_and_makes_only_their_own(vault: Vault, who: str) -> None:
     vault.ready("u1")
     project = vault.cast.project
-    connect(project.integrations.get(toolkit="vault"), "u7")
+    shared = connect(project.integrations.get(toolkit="vault"), "u7")
+    Connection.objects.filter(pk=shared.pk).update(end_user=None)
+    publish(project, "look", steps=[{"id": "look", "tool": "VAULT_LOOK"}])
     secret = mint_user_token(project, "u2", 600)[0] if who == "token" else issue_key(
         vault.cast.workspace, "u2", SYSTEM, project=project, end_user=end_user(project, "u2"), scopes=["runs"]
     )[1]  # fmt: skip
     theirs = Api(project, secret)
     url = f"{root(vault)}/auth-sessions"
     assert succeeds(theirs.get(url)) == []
+    run = {"parameters": {}, "api": "look", "authSession": {"id": shared.pk}}
+    refused(theirs.post(f"{root(vault)}/run/start", run), 404, "not-found")
+    refused(theirs.get(f"{url}/{shared.pk}"), 404, "not-found")
     refused(theirs.get(f"{url}/u1"), 404, "not-found")
     refused(theirs.delete(f"{url}/u1"), 404, "not-found")
     refused(theirs.post(f"{url}/u1/validate/start", {}), 404, "not-found")

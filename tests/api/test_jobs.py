@@ -24,8 +24,8 @@ from apps.runs.api import jobs as api_of_jobs
 from apps.runs.api.jobs_serializers import MAX_BODY, MAX_ITEMS
 from apps.runs.models import Job, JobItem, JobRun, Run
 from apps.workspaces.audit import SYSTEM
-from apps.workspaces.models import AuditEvent
-from apps.workspaces.services import create_project, end_user, issue_key
+from apps.workspaces.models import AuditEvent, Role, User
+from apps.workspaces.services import add_member, create_project, end_user, issue_key
 from apps.workspaces.tokens import mint_user_token
 from tests.api.automations import EMPLOYEES, EVENT, carried, publish
 from tests.api.test_runs import each_prefix, refused, root
@@ -604,6 +604,19 @@ def test_a_key_without_the_scope_may_nothing_and_a_viewer_may_read(cast: Cast) -
             assert viewer.get(url).status_code == 200
         else:
             refused(viewer.call(method, url, {}), 403, "forbidden")
+
+
+def test_a_developer_does_all_but_delete(cast: Cast) -> None:
+    dora = User.objects.create_user("dora@example.com", PASSWORD)
+    add_member(cast.workspace, dora, Role.DEVELOPER, SYSTEM)
+    signed_in = {"email": dora.email, "password": PASSWORD}
+    answer = Client().post("/api/auth/login", signed_in, content_type="application/json")
+    developer = Api(cast.project, answer.json()["token"])
+    assert create(cast, developer).status_code == 201
+    assert developer.call("PUT", url_of(cast), BODY).status_code == 200
+    assert developer.post(url_of(cast, "trigger")).status_code == 200
+    refused(developer.delete(url_of(cast)), 403, "forbidden")
+    assert cast.with_key("runs").delete(url_of(cast)).status_code == 204
 
 
 def test_who_did_what_to_a_job_stands_in_the_audit_log(cast: Cast) -> None:

@@ -113,6 +113,7 @@ class SessionView(AuthView):
         session = self.find(auth_session_id)
         if session.user_id is None and self.caller.user_id is not None:
             raise errors.NotPermitted("A shared account is not an end user's to disconnect.")
+        self.caller.require_deleting()
         service.delete(self.project, session, self.caller.actor)
         return no_content()
 
@@ -160,8 +161,6 @@ class UpdateView(AuthView):
         session = self.find(auth_session_id)
         body = self.body(UpdateBody)
         self.admit()
-        if session.user_id is None and self.caller.user_id is not None:
-            raise errors.NotPermitted("A shared account is not an end user's to change.")
         operation = auth_operations.start_update(
             self.project, session, body["parameters"], options_of(body), body.get("proxy"), self.caller.actor
         )

@@ -223,7 +223,9 @@ class JobView(JobsBodyView):
         return json_answer({"id": job.name, "message": "updated job successfully"})
 
     def delete(self, request: Any, workspace_id: str, project_name: str, job_id: str) -> HttpResponse:
-        jobs.delete(find_job(self.caller, job_id), self.caller.actor)
+        job = find_job(self.caller, job_id)
+        self.caller.require_deleting()
+        jobs.delete(job, self.caller.actor)
         return no_content()
 
 
