@@ -145,4 +145,4 @@ def make_job_run(cast: Cast) -> tuple[Job, JobRun]:
 
 
 def text_of(response: Any) -> str:
-    return str(response.content.decode())
+    return str(response.getvalue().decode())
