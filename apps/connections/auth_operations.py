@@ -187,7 +187,7 @@ def find_operation(
         rows = rows.filter(name=name)
     usable = operation_id.isprintable() and (name is None or name.isprintable())
     found = rows.select_related("session__connection__end_user").first() if usable else None
-    if found is None or (user_id is not None and _owner_of(found) not in {None, user_id}):
+    if found is None or (user_id is not None and _owner_of(found) != user_id):
         raise errors.NotFound("There is no such operation.")
     found.project = project
     return found
