@@ -189,7 +189,6 @@ CELERY_TASK_ROUTES = {
     "runs.deliver": {"queue": "deliveries"},
     "runs.carry": {"queue": "runs"},  # and "steps" where the run had begun (`apps.runs.hints`)
     "runs.advance_job": {"queue": "steps"},
-    "runs.fire_due_jobs": {"queue": "steps"},  # never behind what the others clear away
 }
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -205,7 +204,6 @@ CELERY_BEAT_SCHEDULE = {
     "take up auth operations": {"task": "connections.sweep_auth", "schedule": 10.0, "options": {"expires": 10}},
     "forget workspaces' leftovers": {"task": "workspaces.forget_expired", "schedule": 600.0},
     "take up runs that are due": {"task": "runs.sweep", "schedule": 5.0, "options": {"expires": 10}},
-    "fire jobs that are due": {"task": "runs.fire_due_jobs", "schedule": 0.5, "options": {"expires": 5}},
     "send results that are due": {"task": "runs.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "send events that are due": {"task": "workspaces.sweep_deliveries", "schedule": 5.0, "options": {"expires": 10}},
     "tell of failures that are due": {"task": "workspaces.sweep_notices", "schedule": 10.0, "options": {"expires": 10}},

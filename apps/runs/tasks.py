@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from django.utils import timezone
 
 from apps.lib import vacuum
 
-from . import carrier, deliveries, human, jobs, retention, run_auth
+from . import carrier, deliveries, firing, human, jobs, retention, run_auth
 from . import mail as mails
 
 TURN = 0.25  # seconds after which another workspace's runs come before the next of the same
@@ -24,8 +24,14 @@ def forget_old() -> int:
     return total
 
 
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def fire_jobs(**kwargs: Any) -> None:
+    firing.begin()
+
+
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def give_runs_back(**kwargs: Any) -> None:
+    firing.stop()
     carrier.stop()
 
 
@@ -42,12 +48,6 @@ def sweep() -> int:
     human.remind_due(now)
     run_auth.sweep()
     return carrier.sweep() + jobs.sweep(now)
-
-
-@shared_task(name="runs.fire_due_jobs")  # type: ignore[untyped-decorator]
-def fire_due_jobs() -> int:
-    """Fires jobs whose time has come."""
-    return jobs.fire_due(timezone.now())
 
 
 @shared_task(name="runs.advance_job")  # type: ignore[untyped-decorator]
