@@ -175,7 +175,8 @@ def _name_of(project: Project, connection: Connection) -> str:
 def find(project: Project, name: str, user_id: str | None = None) -> Session:
     """An auth session by its id: its name, or its connection's id.
 
-    ``user_id`` is the end user to whom the caller is tied: others' are none of theirs, nor are shared ones. Raises `AuthSessionNotFound`.
+    ``user_id`` is the end user to whom the caller is tied: neither others' nor shared ones are theirs. Raises
+    `AuthSessionNotFound`.
     """
     slug = toolkit_of(project)
     session = _found(project, slug, name) if slug and name.isprintable() else None

@@ -111,8 +111,6 @@ class SessionView(AuthView):
 
     def delete(self, request: Any, workspace_id: str, project_name: str, auth_session_id: str) -> HttpResponse:
         session = self.find(auth_session_id)
-        if session.user_id is None and self.caller.user_id is not None:
-            raise errors.NotPermitted("A shared account is not an end user's to disconnect.")
         self.caller.require_deleting()
         service.delete(self.project, session, self.caller.actor)
         return no_content()
