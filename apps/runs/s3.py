@@ -13,6 +13,7 @@ import os
 import threading
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from apps.lib import http
 
@@ -33,7 +34,7 @@ def put_object(
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    client = _client(sink["region"], sink.get("endpoint"), _style(sink))
+    client = _client(sink["region"], _endpoint(sink), _style(sink))
     url = client.generate_presigned_url("put_object", Params={"Bucket": sink["bucket"], "Key": key})
     digest = hashlib.md5(body, usedforsecurity=False).digest()  # buckets whose objects are locked ask for it
     headers = {"Content-Type": content_type, "Content-MD5": base64.b64encode(digest).decode()}
@@ -42,6 +43,12 @@ def put_object(
     return http.Outgoing(
         "PUT", url, dict(request.headers.items()), body, timeout=timeout, max_bytes=max_bytes, follow=False
     )
+
+
+def _endpoint(sink: dict[str, Any]) -> str | None:
+    """Its host in lower case: so it is signed, and libcurl sends it as it is written."""
+    parts = urlsplit(sink.get("endpoint") or "")
+    return parts._replace(netloc=parts.netloc.lower()).geturl() or None
 
 
 def _style(sink: dict[str, Any]) -> str:

@@ -307,8 +307,9 @@ def test_an_endpoint_of_ones_own_has_the_bucket_in_the_path(
         ({"endpoint": "https://r2.example", "region": "auto"}, "https://r2.example/results/a%20b"),
         ({"endpoint": "https://r2.example", "forcePathStyle": False}, "https://results.r2.example/a%20b"),
         ({"endpoint": "https://minio.example:9000/s3"}, "https://minio.example:9000/s3/results/a%20b"),
+        ({"endpoint": "https://MinIO.example/S3"}, "https://minio.example/S3/results/a%20b"),  # as it is signed
     ],
-    ids=["AWS", "AWS by path", "a dot", "China", "R2", "by host", "below a path"],
+    ids=["AWS", "AWS by path", "a dot", "China", "R2", "by host", "below a path", "large letters"],
 )
 def test_where_a_bucket_is_asked(changes: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://operator.example")
