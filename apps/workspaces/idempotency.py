@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from apps.lib.api import Envelope, as_failure
 from apps.lib.db import release
-from apps.lib.errors import AddressRefused, Conflict, InvalidInput, RefreshUnavailable, UnknownTool
+from apps.lib.errors import AddressRefused, AuthSessionInUse, Conflict, InvalidInput, RefreshUnavailable, UnknownTool
 from apps.lib.vault import VaultError, seal, unseal
 
 from .models import IdempotencyRecord
@@ -32,8 +32,8 @@ KEPT = timedelta(hours=24)
 PATIENCE = 30.0  # seconds that a second call waits for the first
 LONGEST = timedelta(minutes=15)  # beyond what a call may take (600 s): a first request older than that has no process
 NOT_STORED = frozenset({400, 401, 403, 404, 405, 413, 429, 500})
-# 422 and 502 as well, but nothing was sent: the same call may succeed as soon as the cause is gone.
-NOT_SENT = (UnknownTool, RefreshUnavailable, AddressRefused)
+# 409, 422 and 502 as well, but nothing was sent: the same call may succeed as soon as the cause is gone.
+NOT_SENT = (UnknownTool, RefreshUnavailable, AddressRefused, AuthSessionInUse)
 KEPT_HEADERS = ("Content-Type", "Retry-After")
 
 

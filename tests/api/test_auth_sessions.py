@@ -265,6 +265,18 @@ def test_a_session_in_exclusive_use_is_a_conflict_of_its_own(vault: Vault, modul
     succeeds(start(vault, authSession={"id": "u1"}))
 
 
+def test_a_refusal_for_its_use_is_not_what_a_repetition_is_answered_with(vault: Vault, module: Any) -> None:
+    vault.put(sessions="exclusive")
+    vault.ready("u1")
+    first = succeeds(start(vault, authSession={"id": "u1"}))["runId"]
+    body = {"parameters": {}, "api": "look", "authSession": {"id": "u1"}}
+    for status in (409, 409, 200):
+        if status == 200:
+            carry_run(first)
+        answer = vault.api.post(f"{root(vault)}/run/start", body, **{"Idempotency-Key": "again"})
+        assert answer.status_code == status
+
+
 def test_an_account_that_does_not_work_fails_the_run_with_its_code(vault: Vault, module: Any) -> None:
     vault.ready("u1")
     vault.put(test=f"/bearer/{OTHER}")
