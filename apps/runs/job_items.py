@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 MOST_ITEMS = 10_000  # of one job run, those that its runs add included
 MOST_AT_ONCE = 1000
 AT_ONCE = 10  # where the job does not say
-LOOK_AGAIN = timedelta(seconds=10)  # at a job run of which nothing was heard
+LOOK_AGAIN = timedelta(seconds=5)  # at a job run of which nothing was heard
 LONGEST_PAUSE = 60  # seconds until a job run that may not start more tries again
 STARTED = 100  # items in memory, and started in one transaction
 ROUNDS = 20  # of one call, each a transaction: where more are to be started, or some cannot be and leave their room
@@ -74,8 +74,8 @@ def items_of(job_run: JobRun, payload: Iterable[dict[str, Any]], first: int = 0,
 
 def extended_of(run: Run) -> list[dict[str, Any]]:
     """What a run added to its job run, by the Runs API's names; ``runId`` of those that were started."""
-    items = JobItem.objects.filter(job_run=run.job_run_id, added_by=run.pk).order_by("number") if run.job_run_id else []
-    started = [item.run_id for item in items]
+    items = JobItem.objects.filter(job_run=run.job_run_id, added_by=run.pk).order_by("number")
+    started = list(items.values_list("run_id", flat=True)) if run.job_run_id else []
     found = []
     for index, payload in enumerate(run.extended_payloads or []):
         run_id = started[index] if index < len(started) else ""
@@ -409,6 +409,8 @@ def clear_up(job_run_id: str, most: int | None = None) -> None:
 
 def sweep(now: datetime) -> int:
     """Advances job runs that nobody told of a run's end. Gives how many."""
+    # A clock that ran ahead would else hold them back for as long.
+    JobRun.objects.filter(wake_at__gt=now + 2 * timedelta(seconds=LONGEST_PAUSE)).update(wake_at=now)
     due = JobRun.objects.filter(wake_at__lte=now).order_by("wake_at").values_list("pk", flat=True)
     found = list(due[:SWEPT])
     for pk in found:

@@ -669,6 +669,30 @@ def test_a_clock_that_is_put_back_fires_no_time_twice_and_goes_on(cast: Cast) ->
     assert JobRun.objects.count() == 1
 
 
+def test_a_job_that_a_clock_has_fired_which_ran_ahead_waits_for_its_next_time_alone(cast: Cast) -> None:
+    job, now = scheduled(cast.project, 0), timezone.now()
+    assert jobs.fire_due(now + timedelta(days=30)) == 1
+    jobs.sweep(now)
+    job.refresh_from_db()
+    assert job.next_run_at is not None
+    assert now < job.next_run_at <= now + timedelta(minutes=1)
+    again = job.next_run_at
+    jobs.sweep(now + timedelta(seconds=1))
+    job.refresh_from_db()
+    assert job.next_run_at == again
+
+
+def test_a_job_run_that_was_put_off_by_a_clock_which_ran_ahead_goes_on(cast: Cast, world: World) -> None:
+    publish(cast.project)
+    job_run = fire(world, jobs.create(cast.project, body(2), ACTOR))
+    world.queues["steps"].clear()
+    JobRun.objects.update(wake_at=timezone.now() + timedelta(days=30))
+    with world.done():
+        assert jobs.sweep(timezone.now()) == 1
+    world.work()
+    assert counts(job_run) == ("SUCCESS", 2, 2, 0)
+
+
 @pytest.mark.parametrize("count", [20, 400])
 def test_going_on_with_a_job_run_costs_the_same_few_statements_however_many_items_it_has(
     cast: Cast, world: World, count: int
