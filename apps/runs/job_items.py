@@ -345,6 +345,7 @@ class _Starter:
         module = self.modules.get(item.api)
         if module is None:
             raise NotFound(f"There is no published module {item.api}.")
+        run_auth.require_free(module.project, self.auth)
         take_call(Caller(kind="job", project=module.project, scopes=frozenset({"runs"}), actor=self.actor))
         options = self.options(item)
         run = starting.start(

@@ -189,6 +189,15 @@ def take(run: Run, project: Project) -> None:
         auth_sessions.hold(project, slug, run.auth_session, str(options["connection"]), run.pk, timezone.now())
 
 
+def require_free(project: Project, found: dict[str, Any]) -> None:
+    """Tells before a start is counted what `take` would. ``found`` is of `options_for`. Raises `AuthSessionInUse`."""
+    name, slug = found.get("auth_session"), (found.get("auth_options") or {}).get("toolkit", "")
+    if not name or not auth_sessions.is_exclusive(project, slug):
+        return
+    if AuthSession.objects.filter(project=project, toolkit=slug, name=name).exclude(held_by="").exists():
+        raise errors.AuthSessionInUse
+
+
 def take_again(run: Run) -> dict[str, Any]:
     """For one more attempt of a run that had ended: takes its session anew, and has it checked anew.
 

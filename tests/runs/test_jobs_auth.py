@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from apps.lib import broker
-from apps.runs import jobs, notices, starting
+from apps.runs import job_items, jobs, notices, starting
 from apps.runs.models import JobRun, Run
 from tests.connections.vaults import Vault, vault  # noqa: F401 - a fixture
 from tests.runs import lab
@@ -64,6 +64,23 @@ def test_items_wait_while_another_run_has_the_session_to_itself(vault: Vault, wo
     with world.done():
         jobs.sweep(wake_at)
     assert states(job_run) == ["started"]
+
+
+def test_items_that_wait_for_the_session_are_not_counted_as_calls(
+    vault: Vault,  # noqa: F811
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vault.put(sessions="exclusive")
+    vault.ready("u1")
+    counted: list[Any] = []
+    monkeypatch.setattr(job_items, "take_call", counted.append)
+    job_run = fire(world, make(vault, 3))
+    for _ in range(3):
+        world.work()
+        end_runs(world, job_run)
+    assert counts(job_run) == ("SUCCESS", 3, 3, 0)
+    assert len(counted) == 3
 
 
 def start_foreign(vault: Vault) -> Run:  # noqa: F811
