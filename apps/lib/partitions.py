@@ -23,6 +23,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from django.db import Error, OperationalError, connection, transaction
+from psycopg.errors import QueryCanceled
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ UNKNOWN = date(1970, 1, 1)
 KNOWN = UNKNOWN + timedelta(days=1)  # the first day that says something
 LOCK_MS = 250  # that a change of partitions waits for its lock; for so long others wait behind it
 WORK_MS = 400  # that it may take under it, statement by statement
-MOVE_MS = 20_000  # that moving rows may take before
+LONGEST_MS = 6_400  # the same, after tries in which that was too little
+MOVE_MS = 60_000  # that moving rows may take before
 TRIES = 5
+MISSES = 2  # partitions that could not be made, after which the others wait for the next time
 PAUSE = 0.5  # seconds
 BOUNDS = re.compile(r"FROM \((MINVALUE|'[\d-]+')\) TO \('([\d-]+)'\)")
 ADVISORY = 0x6A66  # the first half of the key of the lock under which partitions are changed
@@ -87,15 +90,19 @@ def width(distance: int) -> int:
 def cover(table: str, days: Iterable[date], today: date) -> int:
     """Makes the partitions that these days lack. Gives how many it made; what is busy now is made the next time."""
     there = parts(table)
+    missed: list[Part] = []
     made = 0
     for day in sorted(set(days)):
-        if any(part.first <= day < part.end for part in there):
+        if any(part.first <= day < part.end for part in [*there, *missed]):
             continue
         part = _fitting(table, day, today, there)
-        if not _changed(table, lambda part=part: _make(table, part)):
-            break
-        there = parts(table)
-        made += 1
+        if _changed(table, lambda part=part: _make(table, part)):
+            there = parts(table)
+            made += 1
+        else:
+            missed.append(part)
+            if len(missed) == MISSES:
+                break
     return made
 
 
@@ -113,6 +120,7 @@ def _make(table: str, part: Part) -> None:
     """As a table of its own that is then attached, so that nobody waits who reads or writes partitions of days.
 
     What lies in the rest already moves, since the new partition is where it belongs: most of it before others have to wait.
+    Then these days are being written, and all wait for a moment: a row on its way to the rest would be refused there.
     """
     if part.name in children(table):  # another was quicker
         return
@@ -128,7 +136,8 @@ def _make(table: str, part: Part) -> None:
         )
         with bounded(LOCK_MS, MOVE_MS):
             cursor.execute(move)
-        cursor.execute(f"LOCK TABLE {quoted(table)} IN SHARE UPDATE EXCLUSIVE MODE")
+            mode = "ACCESS EXCLUSIVE" if cursor.rowcount else "SHARE UPDATE EXCLUSIVE"
+        cursor.execute(f"LOCK TABLE {quoted(table)} IN {mode} MODE")
         cursor.execute(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(move)
         cursor.execute(
@@ -171,16 +180,19 @@ def delete_rest(table: str, today: date, batch: int) -> int:
 # -- Carefully -------------------------------------------------------------------------------------------------------
 def _changed(table: str, change: Any) -> bool:
     """Makes one change in a transaction of its own. False where others held the table each time, or where another does it."""
+    work_ms = WORK_MS
     for again in range(TRIES):
         if again:
             time.sleep(PAUSE)
         try:
-            with transaction.atomic(), bounded(LOCK_MS, WORK_MS):
+            with transaction.atomic(), bounded(LOCK_MS, work_ms):
                 if not _alone(table):
                     return False
                 change()
         except OperationalError as error:  # the lock was not to be had, or the work took too long
             log.info("partitions of %s are busy: %s", table, error)
+            if isinstance(error.__cause__, QueryCanceled):
+                work_ms = min(work_ms * 4, LONGEST_MS)
         except Error as error:
             log.warning("a partition of %s could not be changed for now: %s", table, error)
             return False

@@ -254,6 +254,42 @@ def test_a_day_without_a_partition_waits_in_the_rest_and_moves_when_it_has_one(c
     assert partitions.cover(TABLE, [today() + 300 * DAY], today()) == 0
 
 
+def test_a_day_that_is_being_written_gets_its_partition_and_no_writer_fails(committed: Cast) -> None:
+    """As where a plan's days were changed, or nobody made partitions for weeks."""
+    with Others(committed.project) as others, Others(committed.project):
+        for back in range(4):
+            time.sleep(0.1)
+            assert partitions.cover(TABLE, [today() + (31 + back) * DAY], today()) >= 0
+            if back == 1:
+                ask("DELETE FROM runs_execution_rest")
+    assert ask("SELECT count(*) FROM runs_execution_rest WHERE forget_on = %s", today() + 31 * DAY) == [(0,)]
+    assert max(others.waits) < 1
+
+
+def test_a_rest_that_takes_long_to_look_through_gets_more_time_and_then_the_next_day_its_turn(
+    committed: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [today() + ahead * DAY for ahead in (50, 60, 70)]
+    rows = [old(committed.project, 0, forget_on=day) for day in days]
+    times = []
+    with monkeypatch.context() as patched:
+        patched.setattr(partitions, "PAUSE", 0)
+        make = partitions._make
+
+        def slowly(table: str, part: partitions.Part) -> None:
+            times.append(int(ask("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")[0][0]))
+            if part.first <= days[0] < part.end or times[-1] < 1000:
+                ask("SELECT pg_sleep(30)")
+            make(table, part)
+
+        patched.setattr(partitions, "WORK_MS", 40)
+        patched.setattr(partitions, "LONGEST_MS", 1100)
+        patched.setattr(partitions, "_make", slowly)
+        assert partitions.cover(TABLE, days, today()) == 2
+    assert times == [40, 160, 640, 1100, 1100, 40, 160, 640, 1100, 40, 160, 640, 1100]
+    assert [place(Execution, row.pk) == "runs_execution_rest" for row in rows] == [True, False, False]
+
+
 def test_what_lies_in_the_rest_goes_on_its_day(cast: Cast) -> None:
     gone, stays = (old(cast.project, 0, forget_on=today() + ahead * DAY) for ahead in (0, 1))
     assert {place(Execution, row.pk) for row in (gone, stays)} == {"runs_execution_rest"}
