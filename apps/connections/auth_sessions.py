@@ -94,7 +94,9 @@ class Session:
     def status(self) -> str:
         if self.connection is None or self.connection.status == Connection.Status.INACTIVE:
             return "PENDING"
-        return "EXPIRED" if self.connection.status == Connection.Status.EXPIRED else "READY"
+        refused = self.row.refused_at if self.row is not None else None
+        is_refused = refused is not None and refused > self.connection.connected_at
+        return "EXPIRED" if is_refused or self.connection.status == Connection.Status.EXPIRED else "READY"
 
     @property
     def user_id(self) -> str | None:
@@ -439,8 +441,18 @@ class Patience:
 def ensure(connection: Connection, patience: Patience) -> None:
     """The account works by the end: checked, and where the service refuses it renewed and checked again.
 
-    Raises `AuthFailed`.
+    Raises `AuthFailed`. A session that the service refuses for good is EXPIRED until it takes it again.
     """
+    try:
+        _ensure(connection, patience)
+    except AuthFailed as failed:
+        if failed.category == "auth" and not failed.retirable:
+            AuthSession.objects.filter(connection=connection.pk).update(refused_at=timezone.now())
+        raise
+    AuthSession.objects.filter(connection=connection.pk, refused_at__isnull=False).update(refused_at=None)
+
+
+def _ensure(connection: Connection, patience: Patience) -> None:
     try:
         check(connection, patience)
     except AuthFailed as refused:

@@ -213,6 +213,8 @@ class AuthSession(models.Model):
     # The living run, or job run, that has it to itself, where the toolkit says that only one may.
     held_by = models.CharField(max_length=40, blank=True, editable=False)
     held_at = models.DateTimeField(null=True, editable=False)
+    # When the service last refused the account, renewed or not; empty again once it takes it.
+    refused_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -684,3 +684,28 @@ def test_who_may_only_look_sees_what_is_set(vault: Vault) -> None:
     assert answer.status_code == 200
     assert 'name="authSessions"' not in answer.content.decode()
     assert "vault" in answer.content.decode().lower()
+
+
+def test_a_session_that_its_service_refuses_has_expired_until_it_is_taken_again(vault: Vault) -> None:
+    vault.ready()
+    vault.put(test=f"/bearer/{OTHER}")
+    assert carried(vault.validate()).status == "failed"
+    assert vault.session().status == "EXPIRED"
+    vault.put()
+    assert carried(vault.validate()).status == "done"
+    assert vault.session().status == "READY"
+
+
+def test_new_credentials_make_a_refused_session_ready(vault: Vault) -> None:
+    vault.ready()
+    vault.put(test=f"/bearer/{OTHER}")
+    assert carried(vault.validate()).status == "failed"
+    assert carried(vault.update()).status == "done"
+    assert vault.session().status == "READY"
+
+
+def test_a_service_that_cannot_be_asked_leaves_a_session_ready(vault: Vault) -> None:
+    vault.ready()
+    vault.put(test="/500")
+    assert carried(vault.validate()).status == "failed"
+    assert vault.session().status == "READY"
