@@ -19,7 +19,7 @@ from . import jobs
 log = logging.getLogger(__name__)
 
 LOOK = 0.5  # seconds between two looks
-LOOK_AGAIN = 5.0  # seconds after one that failed
+LOOK_AGAIN = 1.0  # seconds after one that failed
 
 _stopping = threading.Event()
 
