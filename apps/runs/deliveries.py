@@ -113,15 +113,15 @@ class _Courier(Courier[Delivery]):
     lease = timedelta(seconds=40)
     lifetime = sinks.UNTIL_TRIED
     of_project: ClassVar[int] = 8  # under way at the same time, over all workers
-    kept_free: ClassVar[int] = 2  # of them, for receivers that are not slow
+    kept_free: ClassVar[int] = 2  # of them, for receivers that have none and are not slow
     kept_tries = 100  # an hour has 33
 
     def hold(self, receiver: Receiver) -> Any:
         return Project.objects.select_for_update(no_key=True).filter(pk=receiver["project_id"]).values("pk").first()
 
     def room_beside(self, receiver: Receiver, carried: list[dict[str, Any]], now: datetime) -> int:
-        of_slow = self.of_project - self.kept_free
-        most = of_slow if self.is_slow(receiver, carried, now) else self.of_project
+        served = self._leases(receiver, carried) or self.is_slow(receiver, carried, now)
+        most = self.of_project - (self.kept_free if served else 0)
         return min(super().room_beside(receiver, carried, now), most - len(carried))
 
     def begun(self, row: Delivery, held: Any, now: datetime) -> dict[str, Any]:

@@ -257,9 +257,9 @@ def _name_of_module(module_id: str) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _name_of_job(job_run_id: str) -> str:
-    """By which the API knows the job of a job run, which keeps it."""
-    return JobRun.objects.values_list("job__name", flat=True).get(pk=job_run_id)
+def _name_of_job(job_run_id: str) -> str | None:
+    """By which the API knows the job of a job run, which keeps it. None where the job run's time was over before its run's."""
+    return JobRun.objects.filter(pk=job_run_id).values_list("job__name", flat=True).first()
 
 
 def write_delivery(run: Run, now: datetime) -> None:
@@ -307,7 +307,9 @@ def body_of(run: Run) -> dict[str, Any]:
     if run.auth_session:
         body["authSession"] = {"id": run.auth_session}
     if run.job_run_id:
-        body["projectJob"] = {"id": _name_of_job(run.job_run_id)}
+        job = _name_of_job(run.job_run_id)
+        if job is not None:
+            body["projectJob"] = {"id": job}
         body["projectJobRun"] = {"id": run.job_run_id}
     return body
 

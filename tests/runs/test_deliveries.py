@@ -108,6 +108,18 @@ def test_a_result_arrives_signed_with_the_project_s_secret(cast: Cast, make: Mak
     assert row.tries[0] | {"at": "", "ms": 0} == {"at": "", "status": 200, "ms": 0, "error": None, "answer": "ok"}
 
 
+def test_a_result_of_two_megabytes_is_sent_whole(cast: Cast, make: Make, receiver: Receiver, moto: Moto) -> None:
+    receiver.secrets = [deliveries.secret_of(cast.project, SYSTEM)[0]]
+    moto.s3.create_bucket(Bucket="large-results")
+    large = json.dumps(json.loads(make(hook(receiver)).body) | {"result": "é" * 1_000_000})
+    for sink in (hook(receiver), moto.sink("large-results")):
+        row = make(sink)
+        Delivery.objects.filter(pk=row.pk).update(body=large)
+        assert tried(row).status == "delivered", row.tries
+    assert receiver.received[0].event == json.loads(large)
+    assert list(moto.objects("large-results").values()) == [large.encode()]
+
+
 def test_a_project_that_never_read_its_secret_signs_with_one(cast: Cast, make: Make, receiver: Receiver) -> None:
     tried(make(hook(receiver)))
     secret, until = deliveries.secret_of(cast.project, SYSTEM)
@@ -397,10 +409,12 @@ def test_what_is_carried_is_left_alone_until_the_lease_is_over(make: Make, recei
     assert tried(row).status == "delivered"
 
 
-def test_a_receiver_has_four_under_way_and_a_project_eight(cast: Cast, make: Make, receiver: Receiver) -> None:
+def test_a_receiver_has_four_under_way_and_a_project_eight_two_of_them_for_others(
+    cast: Cast, make: Make, receiver: Receiver
+) -> None:
     ports = [make({"type": "webhook", "url": f"http://127.0.0.1:{port}/"}) for port in (2, 3, 4) for _ in range(5)]
     claimed = [deliveries._courier.claim(row.pk) is not None for row in ports]
-    assert claimed == [True] * 4 + [False] + [True] * 4 + [False] * 6
+    assert claimed == [True] * 4 + [False] + [True] * 2 + [False] * 3 + [True] + [False] * 4
     foreign = start(publish(cast.foreign_project, [{"id": "greet", "set": {"text": "Hello"}}]))
     foreign.status = Run.Status.COMPLETED
     foreign.seal("sink", {"type": "webhook", "url": "http://127.0.0.1:2/"})

@@ -202,8 +202,8 @@ def test_how_a_run_ended_is_told_in_the_clients_words(
 def test_the_job_and_the_auth_session_are_named(cast: Cast) -> None:
     job = Job.objects.create(project=cast.project, name="nightly")
     job_run = JobRun.objects.create(job=job, project=cast.project, workspace=cast.workspace, type="MANUAL")
-    run = run_with(cast.project, HOOK, job_run=job_run.pk, auth_session="ann")
-    run.status = Run.Status.COMPLETED
+    run = run_with(cast.project, HOOK, job_run=job_run.pk)
+    run.status, run.auth_session = Run.Status.COMPLETED, "ann"
     sinks.write_delivery(run, timezone.now())
     row = Delivery.objects.get()
     body = json.loads(row.body)
@@ -211,6 +211,14 @@ def test_the_job_and_the_auth_session_are_named(cast: Cast) -> None:
     assert (body["authSession"], body["projectJob"], body["projectJobRun"]) == (
         {"id": "ann"}, {"id": "nightly"}, {"id": job_run.pk},
     )  # fmt: skip
+
+
+def test_a_run_that_outlives_its_job_run_is_delivered_all_the_same(cast: Cast) -> None:
+    run = run_with(cast.project, HOOK, job_run="forgotten")
+    run.status = Run.Status.COMPLETED
+    sinks.write_delivery(run, timezone.now())
+    body = json.loads(Delivery.objects.get().body)
+    assert (body["projectJobRun"], "projectJob" in body) == ({"id": "forgotten"}, False)
 
 
 @pytest.mark.parametrize(
