@@ -536,13 +536,15 @@ def seen_of_auth_sessions(api: Checked, cast: Cast, upstream: Upstream) -> None:
         own, given = f"{root}/robot-{number}", {"parameters": {"api_key": GOOD}}
         body = {"id": f"robot-{number}"} | given
 
-        def ended(answer: Any, place: str) -> Any:
+        def ended(answer: Any, place: str, root: str = root) -> Any:
             assert answer.status_code == 201, answer.content
             operation, path = answer.json()["operationId"], f"{place}/{answer.json()['operationId']}/result"
             assert api.get(path).json()["status"] == "pending"
             AuthOperation.objects.filter(pk=operation).update(status="in_progress")
             assert api.get(path).json()["status"] == "in_progress"
             auth_operations.carry(operation)
+            for kind in ("update", "validate"):  # the id says enough
+                assert api.get(f"{root}/{kind}/{operation}/result").status_code == (200 if kind in place else 404)
             return api.get(path).json()["status"]
 
         wrong = {"parameters": {"api_key": BAD}, "createAttempts": 1}

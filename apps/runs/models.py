@@ -543,9 +543,10 @@ class Delivery(Sealing, models.Model):
             # Of those alone that have something to do: both are empty once it is delivered or dead.
             models.Index(fields=["next_try_at"], condition=Q(next_try_at__isnull=False), name="sink_delivery_waiting"),
             models.Index(
-                fields=["project", "host", "next_try_at"], condition=Q(next_try_at__isnull=False),
+                fields=["project", "host", "next_try_at"],
+                condition=Q(next_try_at__isnull=False),
                 name="sink_delivery_receiver",
-            ),  # fmt: skip
+            ),
             models.Index(fields=["project"], condition=Q(lease_until__isnull=False), name="sink_delivery_carried"),
             models.Index(fields=["project", "-created_at", "-id"], name="sink_delivery_newest"),
             models.Index(fields=["run_id"], name="sink_delivery_of_run"),

@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from apps.lib import pattern as expressions
 
 RESERVED_SLUGS = frozenset({"skills", "connect", "integrations", "modules", "runs", "webhooks", "settings", "end-users",
-                            "user-tokens", "executions", "tasks", "toolkits", "hooks", "webhook-secret", "custom", "job-results"})  # fmt: skip
+                            "user-tokens", "executions", "tasks", "toolkits", "hooks", "webhook-secret", "deliveries", "custom",
+                            "job-results"})  # fmt: skip
 FORMS_OWN = frozenset({"scheme", "another", "csrfmiddlewaretoken"})  # further inputs of the connect page
 PLACEHOLDER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 

@@ -170,7 +170,7 @@ class UpdateResultView(AuthView):
     """GET auth-sessions/{id}/update/{operationId}/result."""
 
     def get(
-        self, request: Any, workspace_id: str, project_name: str, auth_session_id: str, operation_id: str
+        self, request: Any, workspace_id: str, project_name: str, operation_id: str, auth_session_id: str | None = None
     ) -> HttpResponse:
         return self.told(AuthOperation.Kind.UPDATE, operation_id, auth_session_id)
 
@@ -195,9 +195,19 @@ class ValidateResultView(AuthView):
     """GET auth-sessions/{id}/validate/{operationId}/result."""
 
     def get(
-        self, request: Any, workspace_id: str, project_name: str, auth_session_id: str, operation_id: str
+        self, request: Any, workspace_id: str, project_name: str, operation_id: str, auth_session_id: str | None = None
     ) -> HttpResponse:
         return self.told(AuthOperation.Kind.VALIDATE, operation_id, auth_session_id)
+
+
+@schema.update_by_operation
+class UpdateByOperationView(UpdateResultView):
+    """GET auth-sessions/update/{operationId}/result: an operation's id says enough."""
+
+
+@schema.validate_by_operation
+class ValidateByOperationView(ValidateResultView):
+    """GET auth-sessions/validate/{operationId}/result."""
 
 
 # At the published clients' prefix: the same, described once more.
@@ -238,4 +248,14 @@ class ClientValidateView(ValidateView):
 
 @schema.client_validate_result
 class ClientValidateResultView(ValidateResultView):
+    pass
+
+
+@schema.client_update_by_operation
+class ClientUpdateByOperationView(UpdateByOperationView):
+    pass
+
+
+@schema.client_validate_by_operation
+class ClientValidateByOperationView(ValidateByOperationView):
     pass

@@ -11,6 +11,8 @@ def _below(prefix: str, of: dict[str, Any]) -> list[Any]:
         path(f"{prefix}/auth-sessions", of["sessions"].as_view()),
         path(f"{prefix}/auth-sessions/create", of["create"].as_view()),
         path(f"{prefix}/auth-sessions/create/<str:operation_id>/result", of["create_result"].as_view()),
+        path(f"{prefix}/auth-sessions/update/<str:operation_id>/result", of["update_by_operation"].as_view()),
+        path(f"{prefix}/auth-sessions/validate/<str:operation_id>/result", of["validate_by_operation"].as_view()),
         path(session, of["session"].as_view()),
         path(f"{session}/update", of["update"].as_view()),
         path(f"{session}/update/<str:operation_id>/result", of["update_result"].as_view()),
@@ -21,7 +23,8 @@ def _below(prefix: str, of: dict[str, Any]) -> list[Any]:
 
 def below(plain: str, clients: str) -> list[Any]:
     """The routes at both of the Runs API's prefixes."""
-    names = ("sessions", "create", "create_result", "session", "update", "update_result", "validate", "validate_result")
+    names = ("sessions", "create", "create_result", "session", "update", "update_result", "validate", "validate_result",
+             "update_by_operation", "validate_by_operation")  # fmt: skip
     camel = {name: "".join(part.capitalize() for part in name.split("_")) for name in names}
     return [
         *_below(plain, {name: getattr(views, f"{camel[name]}View") for name in names}),

@@ -17,7 +17,9 @@ from .schema import AnyJson
 
 class ItemResult(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["completed", "failed", "canceled"])
-    statusCode = serializers.IntegerField(help_text="200, 408 for one that ran out of time, else 500; 400: never started.")
+    statusCode = serializers.IntegerField(
+        help_text="200, 408 for one that ran out of time, else 500; 400: never started."
+    )
     result = AnyJson(required=False, help_text="What the module gives.")
     error = serializers.CharField(required=False, help_text="Of one that did not complete: the error's code.")
     message = serializers.CharField(required=False)
