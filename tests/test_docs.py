@@ -161,7 +161,7 @@ def test_the_production_programs_come_with_the_install() -> None:
     assert {"worker", "beat"} <= set(celery_command.commands)
 
 
-def test_the_worker_serves_the_same_queues_wherever_it_is_started() -> None:
+def test_the_workers_serve_the_same_queues_wherever_they_are_started() -> None:
     texts = [text_of(README), text_of(ROOT / "docs/operations.md"), text_of(ROOT / "compose.yaml"),
              text_of(ROOT / "apps/runs/management/commands/quickstart.py")]  # fmt: skip
     queues = {
@@ -169,7 +169,8 @@ def test_the_worker_serves_the_same_queues_wherever_it_is_started() -> None:
         for text in texts
         for found in re.findall(r"\b\w+(?:,\w+)*,refresh\b|\brefresh,\w+(?:,\w+)*", text)
     }
-    assert queues == {frozenset({"maintenance", "runs", "steps", "deliveries", "refresh"})}
+    assert queues == {frozenset({"maintenance", "runs", "steps", "refresh"})}
+    assert all(re.search(r"""--queues["']?,? ["']?deliveries\b""", text) for text in texts)
 
 
 def test_the_errors_page_lists_every_code_with_its_statuses() -> None:
@@ -215,15 +216,15 @@ def compose() -> dict[str, Any]:
 
 def test_compose_has_every_process_and_runs_migrations_first(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert set(services) == {"web", "worker", "beat", "migrate", "database", "redis"}
-    for name in ("web", "worker", "beat"):
+    assert set(services) == {"web", "worker", "deliveries", "beat", "migrate", "database", "redis"}
+    for name in ("web", "worker", "deliveries", "beat"):
         assert services[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
     assert services["migrate"]["restart"] == "no"
 
 
 def test_compose_sets_only_variables_that_settings_read(compose: dict[str, Any]) -> None:
     known = settings_variables() | {f"{name}_FILE" for name in secret_variables()}
-    for name in ("web", "worker", "beat", "migrate"):
+    for name in ("web", "worker", "deliveries", "beat", "migrate"):
         assert set(compose["services"][name]["environment"]) <= known
 
 

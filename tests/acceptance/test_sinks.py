@@ -93,3 +93,14 @@ def test_a_hundred_results_arrive_once_each_beside_a_receiver_that_is_slow(own: 
         assert slow.most_at_once <= 4
     assert len(set(receiver.ids)) == 100
     assert receiver.most_at_once <= 4
+
+
+def test_receivers_that_hang_hold_up_neither_runs_nor_other_receivers(own: Product, receiver: Receiver) -> None:
+    with receiving() as one, receiving() as other:
+        one.slow = other.slow = 18
+        start(own, one.url, 20)
+        start(own, other.url, 20)
+        wait_until(lambda: min(len(one.received), len(other.received)) > 0, "the first tries")
+        start(own, receiver.url)
+        wait_until(lambda: len(receiver.received) > 0, "a result of another receiver", 14)
+    assert len(rows(own, "delivered")) == 1

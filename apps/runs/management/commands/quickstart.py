@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 THREADS = "64"
-QUEUES = "maintenance,runs,steps,deliveries,refresh"
+QUEUES = "maintenance,runs,steps,refresh"
 PORT_PATIENCE = 6.0  # seconds; a predecessor that was killed with -9 lets go of its port within three
 
 
@@ -112,12 +112,13 @@ class Command(BaseCommand):
             *("--blocking-threads", THREADS, "--backlog", "1024", "--workers-kill-timeout", "2"),
             *("--respawn-failed-workers", "--no-ws", "--log-level", "error", "config.wsgi:application"),
         ]
-        worker = [
-            *(python, "-W", "ignore", "-m", "celery", "--quiet", "-A", "config", "worker", "--beat"),
-            *("--pool", "threads", "--concurrency", "4", "--queues", QUEUES, "--loglevel", "WARNING"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        ]
-        supervisor = Supervisor([Child("web", web), Child("worker", worker)], self._say)
+        celery = [python, "-W", "ignore", "-m", "celery", "--quiet", "-A", "config", "worker", "--pool", "threads"]
+        celery += ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        worker = [*celery, "--beat", "--concurrency", "4", "--queues", QUEUES]
+        # Of its own: whoever receives may take twenty seconds to answer, and runs must not wait for that.
+        deliveries = [*celery, "-n", "deliveries@%h", "--concurrency", "16", "--queues", "deliveries"]
+        children = [Child("web", web), Child("worker", worker), Child("deliveries", deliveries)]
+        supervisor = Supervisor(children, self._say)
         supervisor.run(lambda: self._announce(facts))
 
     def _announce(self, facts: dict[str, Any]) -> bool:
