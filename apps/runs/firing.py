@@ -37,16 +37,23 @@ def stop() -> None:
 def _run() -> None:
     pause = LOOK
     while not _stopping.wait(pause):
-        pause = look()
+        try:
+            pause = look()
+        except Exception:  # whatever it is, this thread lives on
+            log.exception("jobs cannot be fired for now")
+            pause = LOOK_AGAIN
 
 
 def look() -> float:
-    """Fires what is due. Gives the seconds until the next look. Never raises."""
+    """Fires what is due. Gives the seconds until the next look."""
     try:
         jobs.fire_due(timezone.now())
         release()
         return LOOK
-    except Exception as error:
-        log.warning("jobs cannot be fired for now: %s", error, exc_info=not isinstance(error, Error))
+    except Error as error:
+        log.warning("jobs cannot be fired for now: %s", error)
+        pool = getattr(connection, "pool", None)
         connection.close()
+        if pool is not None:
+            pool.check()  # a restart of the database ended those that lie in the pool, too
         return LOOK_AGAIN
