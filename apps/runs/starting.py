@@ -14,10 +14,12 @@ from django.utils import timezone
 from apps.lib import errors, http
 from apps.lib.api import request_id
 from apps.lib.errors import Conflict, InvalidInput
+from apps.lib.partitions import UNKNOWN
 from apps.modules import parameters as start_parameters
 from apps.modules.definition import Definition
 from apps.modules.models import Module, ModuleVersion
 from apps.workspaces.audit import Actor, record
+from apps.workspaces.retention import today
 
 from . import endings, hints, history, human, run_auth, sinks
 from .definitions import definition_of
@@ -239,9 +241,11 @@ def _end(run_id: str, now: datetime, reason: dict[str, str] | None) -> bool:
 def retry(run: Run, actor: Actor) -> bool:
     """One more attempt of a failed run, from the step that failed. False where there is nothing to retry.
 
-    Nor is there where another run started it: that one has gone on without it, and starts one anew when it is retried.
+    Nor is there where another run started it: that one has gone on without it, and starts one anew when it is retried; nor on
+    the day on which the run goes, for its events may be gone already.
     """
     failed = Run.objects.filter(pk=run.pk, status=Run.Status.FATAL_ERRORED, parent=None)
+    failed = failed.exclude(forget_on__gt=UNKNOWN, forget_on__lte=today())
     fresh = failed.select_related("project", "module").first()
     if fresh is None:
         return False

@@ -365,6 +365,49 @@ def test_a_run_is_kept_from_its_end_on(cast: Cast) -> None:
     assert run.forget_on == day_after(ended, 30)
 
 
+def test_the_space_of_old_runs_is_used_again_and_no_statement_is_long(committed: Cast) -> None:
+    """Runs are one table: what its old rows leave goes to the next rows, not to the disk."""
+    number = 20_000
+    module = publish(committed.project, [{"id": "one", "set": {"n": 1}}])
+    fill_runs(carry(start(module)), "a", number)
+    ask("VACUUM (ANALYZE) runs_run")
+    full, waits = size_of_runs(), []
+
+    def timed(execute: Any, *arguments: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return execute(*arguments)
+        finally:
+            waits.append(time.monotonic() - began)
+
+    with Others(committed.project) as others, connection.execute_wrapper(timed):
+        assert retention.forget_old() == number
+    assert max(waits) < 1
+    assert max(others.waits) < 1
+    ask("VACUUM (ANALYZE) runs_run")
+    fill_runs(Run.objects.get(), "b", number)
+    assert size_of_runs() < full * 1.25
+    print(f"\n{number:,} runs, {full / 1e6:.0f} MB: no statement longer than {max(waits):.3f} s")
+
+
+def fill_runs(like: Run, mark: str, number: int) -> None:
+    """Ended runs of forty days ago, with results of 5 KB that cannot be compressed."""
+    new = {"id": "%s || n", "session_id": "%s || n", "created_at": "now() - interval '40 days'",
+           "ended_at": "now() - interval '40 days'", "forget_on": "CURRENT_DATE - 9",
+           "result": "(SELECT to_jsonb(string_agg(md5(n::text || i), '')) FROM generate_series(1, 160) AS i)"}  # fmt: skip
+    columns = [field.column for field in Run._meta.concrete_fields]
+    values = ", ".join(new.get(column) or f"run.{column}" for column in columns)
+    ask(
+        f"INSERT INTO runs_run ({', '.join(columns)}) SELECT {values} FROM runs_run AS run, generate_series(1, %s) AS n "
+        "WHERE run.id = %s",
+        mark, mark, number, like.pk,
+    )  # fmt: skip
+
+
+def size_of_runs() -> int:
+    return int(ask("SELECT pg_total_relation_size('runs_run')")[0][0])
+
+
 def test_a_late_writer_finds_the_day_that_its_run_was_put_off_to(committed: Cast) -> None:
     """Also where its copy of the run is from before."""
     from apps.runs import history, leases

@@ -19,6 +19,7 @@ from apps.lib import vacuum
 from apps.modules import apply, services
 from apps.modules.models import Module, ModuleVersion
 from apps.runs import retention as of_runs
+from apps.runs import starting
 from apps.runs.models import (
     Delivery,
     Execution,
@@ -172,6 +173,86 @@ def test_a_run_stays_while_one_that_it_started_lives(cast: Cast) -> None:
     assert forget_old() == 0
     Run.objects.filter(pk=below.pk).update(status="cancelled", ended_at=long_ago)
     assert forget_old() == 2
+
+
+def test_a_runs_trace_and_files_stay_for_as_long_as_its_row(cast: Cast) -> None:
+    """Of one above a run that lives, and of one below a run that ended later."""
+    module = publish(cast.project, [{"id": "one", "set": {"n": 1}}])
+    top, living, late, child = (start(module) for _ in range(4))
+    for run in (top, late, child):
+        carry(run)
+    Run.objects.filter(pk=living.pk).update(parent=top.pk, root=top.pk)
+    Run.objects.filter(pk=child.pk).update(parent=late.pk, root=late.pk)
+    for run in (top, late, child):
+        RunFile.objects.create(project=cast.project, run=run, name="a", content_type="b", size=1, content=b"c")
+    long_ago = timezone.now() - timedelta(days=35)
+    Run.objects.update(created_at=long_ago, forget_on=retention.today())
+    Run.objects.exclude(pk=living.pk).update(ended_at=long_ago)
+    Run.objects.filter(pk=late.pk).update(ended_at=timezone.now() - timedelta(days=9))
+    for model in (RunEvent, RunFile):
+        model._default_manager.update(forget_on=retention.today())
+    events = RunEvent.objects.count()
+    assert forget_old() == 0
+    assert (RunEvent.objects.count(), RunFile.objects.count()) == (events, 3)
+    days = dict(Run.objects.values_list("pk", "forget_on"))
+    assert days[child.pk] == days[late.pk] == day_after(timezone.now() - timedelta(days=9), 30)
+    assert days[living.pk] == days[top.pk] == day_after(timezone.now(), 30)
+    for model in (RunEvent, RunFile):
+        assert {(row.run_id, row.forget_on) for row in model._default_manager.all()} <= set(days.items())
+
+
+def test_a_file_stored_while_its_run_was_put_off_goes_with_it(cast: Cast) -> None:
+    run = carry(start(publish(cast.project, [{"id": "one", "set": {"n": 1}}])))
+    file = RunFile.objects.create(project=cast.project, run=run, name="a", content_type="b", size=1, content=b"c")
+    RunFile.objects.filter(pk=file.pk).update(forget_on=retention.today())
+    forget_old()
+    assert RunFile.objects.get().forget_on == run.forget_on
+
+
+def test_no_failed_run_goes_on_once_its_day_has_come(cast: Cast) -> None:
+    run = carry(start(publish(cast.project, [{"id": "one", "set": {"n": "{{ 1 / 0 }}"}}])))
+    assert run.status == Run.Status.FATAL_ERRORED
+    Run.objects.filter(pk=run.pk).update(forget_on=retention.today())
+    assert starting.retry(run, ACTOR) is False
+    Run.objects.filter(pk=run.pk).update(forget_on=retention.today() + timedelta(days=1))
+    assert starting.retry(run, ACTOR) is True
+
+
+def test_no_transaction_deletes_more_than_some_events_or_items(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_runs, "ROWS", 10)
+    long_ago = timezone.now() - timedelta(days=31)
+    module = publish(cast.project, [{"id": "one", "set": {"n": 1}}])
+    for size in (30, 4, 4, 4):
+        Run.objects.filter(pk=carry(start(module)).pk).update(events_count=size)
+    Run.objects.update(created_at=long_ago, ended_at=long_ago)
+    job = Job.objects.create(project=cast.project, name="j")
+    for size in (30, 4, 4, 4):
+        JobRun.objects.create(
+            job=job, project=cast.project, workspace=cast.workspace, type="MANUAL", status="SUCCESS", payloads=size,
+            created_at=long_ago, ended_at=long_ago,
+        )  # fmt: skip
+    times: dict[Any, list[int]] = {}
+
+    def counted(rows: Any) -> int:
+        gone = delete(rows)
+        times.setdefault(rows.model, []).append(gone)
+        return gone
+
+    delete = of_runs._delete
+    monkeypatch.setattr(of_runs, "_delete", counted)
+    assert forget_old() == 4
+    assert sum(times[Run]) == sum(times[JobRun]) == 4
+    assert max(times[Run]) == max(times[JobRun]) == 2
+
+
+def test_what_was_written_while_its_project_was_deleted_goes(cast: Cast) -> None:
+    if connection.vendor == "postgresql":
+        pytest.skip("there it goes on its day, with its partition")
+    row = old(cast.project, 0)
+    Execution.objects.filter(pk=row.pk).update(project="gone")
+    kept = old(cast.project, 0)
+    assert forget_old() == 1
+    assert list(Execution.objects.all()) == [kept]
 
 
 def test_questions_votes_and_events_go_with_their_run(cast: Cast) -> None:
