@@ -118,13 +118,22 @@ def _forget_runs(runs: models.QuerySet[Run], days: int) -> int:
     return total
 
 
-def _forget_some(runs: models.QuerySet[Run]) -> int:
+def forget(runs: models.QuerySet[Run]) -> None:
+    """Deletes the ended ones of these tops at once, with all that is theirs and their results on their way."""
+    ended = runs.exclude(status__in=Run.LIVING)
+    while _forget_some(ended, is_asked_for=True):
+        pass
+
+
+def _forget_some(runs: models.QuerySet[Run], *, is_asked_for: bool = False) -> int:
     with transaction.atomic():
         if connection.features.has_select_for_update_skip_locked:
-            runs = runs.select_for_update(skip_locked=True, of=("self",))
+            runs = runs.select_for_update(skip_locked=not is_asked_for, of=("self",))
         tops = _so_many(runs.order_by().values_list("pk", "events_count")[:RUNS])
         if not tops:
             return 0
+        if is_asked_for:
+            _delete(Delivery.objects.filter(run_id__in=tops))
         ids = [*tops, *Run.objects.filter(root__in=tops).values_list("pk", flat=True)]
         return sum(_delete_runs(ids[start : start + RUNS]) for start in range(0, len(ids), RUNS))
 

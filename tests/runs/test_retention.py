@@ -15,6 +15,7 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker, Settings
 
+from apps.connections.models import EndUser
 from apps.lib import vacuum
 from apps.modules import apply, services
 from apps.modules.models import Module, ModuleVersion
@@ -253,6 +254,28 @@ def test_what_was_written_while_its_project_was_deleted_goes(cast: Cast) -> None
     kept = old(cast.project, 0)
     assert forget_old() == 1
     assert list(Execution.objects.all()) == [kept]
+
+
+def test_a_purged_end_users_runs_go_with_all_that_is_theirs(cast: Cast) -> None:
+    EndUser.objects.create(project=cast.project, external_id="u1")
+    ask: dict[str, Any] = {"id": "ask", "form": {"title": "Q", "fields": [{"name": "a", "label": "A"}]}}
+    modules = publish(cast.project, [{"id": "one", "set": {"n": 1}}], "a"), publish(cast.project, [ask], "b")
+    ended, living = (carry(start(module, user_id="u1")) for module in modules)
+    Run.objects.filter(pk=start(modules[0], user_id="u1").pk).update(parent=living, root=living)
+    kept = carry(start(modules[1], user_id="u2"))
+    for run in (ended, kept):
+        RunFile.objects.create(project=cast.project, run=run, name="a", content_type="b", size=1, content=b"c")
+        Delivery.objects.create(
+            project=cast.project, run_id=run.pk, api="a", kind="webhook", target="t", host="h", sink="", body="{}",
+            ends_at=timezone.now(),
+        )  # fmt: skip
+    assert living.status == Run.Status.WAITING_FOR_INPUT
+    assert cast.api.delete("end-users/u1").status_code == 204
+    assert list(Run.objects.all()) == [kept]
+    assert not Run.objects.get().has_ended
+    for model in (RunEvent, RunFile, HumanTask):
+        assert set(model._default_manager.values_list("run_id", flat=True)) == {kept.pk}
+    assert Delivery.objects.get().run_id == kept.pk
 
 
 def test_questions_votes_and_events_go_with_their_run(cast: Cast) -> None:
