@@ -78,7 +78,7 @@ def _put_off() -> None:
         after = ""
         while found := list(runs.filter(pk__gt=after).select_related("root").order_by("pk").only(*READ)[:RUNS]):
             for run in found:
-                put_off(run, is_needed=run.above_living)
+                put_off(run, is_needed=run.above_living)  # type: ignore[attr-defined] # annotated
             after = found[-1].pk
     later = Run.objects.filter(pk=OuterRef("run"), forget_on__gt=soon)
     stray = RunFile.objects.filter(Exists(later), forget_on__gt=UNKNOWN, forget_on__lte=soon)  # stored at that moment
@@ -140,7 +140,8 @@ def _forget_some(runs: models.QuerySet[Run], *, is_asked_for: bool = False) -> i
 
 def _so_many(rows: Iterable[tuple[str, int]]) -> list[str]:
     """The first keys that together have no more than `ROWS`; one at least."""
-    taken, total = [], 0
+    taken: list[str] = []
+    total = 0
     for pk, size in rows:
         total += size
         if taken and total > ROWS:

@@ -395,7 +395,7 @@ def fill_runs(like: Run, mark: str, number: int) -> None:
     new = {"id": "%s || n", "session_id": "%s || n", "created_at": "now() - interval '40 days'",
            "ended_at": "now() - interval '40 days'", "forget_on": "CURRENT_DATE - 9",
            "result": "(SELECT to_jsonb(string_agg(md5(n::text || i), '')) FROM generate_series(1, 160) AS i)"}  # fmt: skip
-    columns = [field.column for field in Run._meta.concrete_fields]
+    columns = [str(field.column) for field in Run._meta.concrete_fields]
     values = ", ".join(new.get(column) or f"run.{column}" for column in columns)
     ask(
         f"INSERT INTO runs_run ({', '.join(columns)}) SELECT {values} FROM runs_run AS run, generate_series(1, %s) AS n "

@@ -15,7 +15,6 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker, Settings
 
-from apps.connections.models import EndUser
 from apps.lib import vacuum
 from apps.modules import apply, services
 from apps.modules.models import Module, ModuleVersion
@@ -36,7 +35,7 @@ from apps.runs.models import (
 )
 from apps.runs.tasks import forget_old
 from apps.workspaces import retention
-from apps.workspaces.models import Plan, Project
+from apps.workspaces.models import EndUser, Plan, Project
 from apps.workspaces.retention import day_after
 from tests.cast import Cast
 from tests.runs.lab import ACTOR, carry, publish, start
