@@ -134,7 +134,7 @@ BODIES: dict[str, tuple[dict[str, Any], str]] = {
     "true attempts": ({"retry": {"maximumAttempts": True}}, "retry.maximumAttempts"),
     "retry as number": ({"retry": 3}, "retry.body"),
     "trace as text": ({"saveTrace": "yes"}, "saveTrace"),
-    "a sink": ({"sink": {"type": "webhook", "url": "https://x.example"}}, "sink"),
+    "a sink without an address": ({"sink": {"type": "webhook"}}, "sink.url"),
     "an empty auth session": ({"authSession": {}}, "authSession.id"),
     "an unknown auth session": ({"authSession": {"id": "ca_none"}}, "authSession.id"),
     "runtime input": ({"authSession": {"runtimeInput": {"user": "x"}}}, "authSession.runtimeInput"),
