@@ -228,7 +228,7 @@ def many(ledger: str, upstream: str, folder: Path) -> Any:
 def racing(ledger: str, upstream: str, folder: Path) -> Any:
     cast = cast_and_lab(upstream)
     publish(cast.project, ledger)
-    job = due_job(cast.project, "racing", MANY, MANY_AT_ONCE)
+    job = due_job(cast.project, "racing", 4 * MANY, MANY_AT_ONCE)  # more than end while SQLite keeps a writer waiting
     in_child(work_a_little)
     over = multiprocessing.Value("i", 0)
 
