@@ -259,7 +259,11 @@ def operation(
         examples=[
             *([OpenApiExample("Request", value=sent, request_only=True)] if sent is not None else []),
             *(
-                [OpenApiExample("Answer", value=example, response_only=True, status_codes=[str(status)], media_type=media)]
+                [
+                    OpenApiExample(
+                        "Answer", value=example, response_only=True, status_codes=[str(status)], media_type=media
+                    )
+                ]
                 if example is not None
                 else []
             ),
