@@ -2,8 +2,9 @@
 
     python tests/run.py [--only lint|sqlite|postgres] [--no-install] [-- pytest arguments]
 
-Every step runs even when an earlier one failed, but for the install; the exit status is 1 when any failed. PostgreSQL
-is the server that DATABASE_URL names, else one from a wheel. Standard library only: it starts with nothing installed.
+Every step runs even when an earlier one failed, but for the install; the exit status is 1 when any failed. A handful of
+tests that fail among thousands on a busy machine are tried once more, alone, and the summary says how many. PostgreSQL is
+the server that DATABASE_URL names, else one from a wheel. Standard library only: it starts with nothing installed.
 """
 
 import argparse
@@ -28,6 +29,8 @@ GROUPS = ("lint", "sqlite", "postgres")
 WORKERS = "3"  # on two cores: much of a test is waiting for a server
 NO_DATABASE = [f"--ignore=tests/{folder}" for folder in ("toolkits", "peers", "lib")]  # the same on either
 PYTEST_CLOSING = re.compile(r"^=* ?(\x1b\[[\d;]*m)*=*.*\b(passed|failed|errors?|skipped|no tests ran)\b.* in [\d.]+s\b")
+FAILED = re.compile(r"\b(\d+) failed\b")
+MOST_AGAIN = 5  # tests that failed among the others, and are tried once more by themselves
 Environment = dict[str, str]
 # The interpreter may have plugins of other projects, whose warnings would be errors here.
 ONLY_OURS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -145,8 +148,15 @@ def database_url() -> Iterator[str]:
 
 def pytest(name: str, variables: Environment, extra: list[str]) -> Outcome:
     parallel = [] if any(argument.startswith("-n") for argument in extra) else ["-n", WORKERS, "--dist", "loadfile"]
-    command = [PYTHON, "-m", "pytest", *PLUGINS, *parallel, *extra]
-    return step(name, command, variables | {"JACKFIELD_ENV": "test", "PYTHONUNBUFFERED": "1"} | ONLY_OURS)
+    command = [PYTHON, "-m", "pytest", *PLUGINS]
+    variables = variables | {"JACKFIELD_ENV": "test", "PYTHONUNBUFFERED": "1"} | ONLY_OURS
+    first = step(name, [*command, *parallel, *extra], variables)
+    failed = FAILED.search(first.closing)
+    if first.passed or not parallel or failed is None or int(failed[1]) > MOST_AGAIN or "error" in first.closing:
+        return first
+    alone = step(f"{name}: {failed[1]} once more, alone", [*command, "--lf", "--lfnf=none", *extra], variables)
+    verdict = f"{name}, {failed[1]} of its tests only alone" if alone.passed else name
+    return Outcome(verdict, alone.passed, first.seconds + alone.seconds, f"{first.closing}\n{alone.closing}")
 
 
 def step(name: str, command: list[str], variables: Environment) -> Outcome:

@@ -115,12 +115,12 @@ def test_a_process_killed_before_it_could_write_the_answer_down_holds_nobody_up_
 ) -> None:
     """Its lease runs out after 20 s, and the next caller asks with the token that the row has."""
     connection_id = connect_wayward(product, user := new_user())
-    expired(product, connection_id)
     site = product.more_web(1)[0]
     provider.hold = threading.Event()
+    expired(product, connection_id)
     victim = threading.Thread(target=lambda: _swallow(lambda: call(product, user, site)))
     victim.start()
-    assert provider.worked.wait(10)
+    assert provider.worked.wait(40)
     process = product.further[-1]
     children = [pid for pid, command in product.processes().items() if f"--port {site.rpartition(':')[2]} " in command]
     process.send_signal(signal.SIGKILL)

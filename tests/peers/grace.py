@@ -82,7 +82,7 @@ class GraceProvider:
             self.lose -= is_lost
         if is_refresh and self.hold is not None:
             self.worked.set()
-            self.hold.wait(60)
+            self.hold.wait(90)
         return 200, answer, is_lost
 
     def _takes(self, refresh_token: str) -> bool:
