@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -32,7 +32,8 @@ STATES = {"READY": "success", "PENDING": "warning", "EXPIRED": "danger"}
 SHOWN = 20  # operations on the page of one
 OPTIONS = {"checkAttempts": auth_sessions.ATTEMPTS, "createAttempts": 1, "autoRecreate": False}  # of a check by hand
 PENDING = Q(connection=None) | Q(connection__status=Connection.Status.INACTIVE)
-EXPIRED = Q(connection__status=Connection.Status.EXPIRED)
+# The state of `auth_sessions.Session`, as a rule.
+EXPIRED = Q(connection__status=Connection.Status.EXPIRED) | Q(refused_at__gt=F("connection__connected_at"))
 
 
 class StateFilter(OwnFilter):

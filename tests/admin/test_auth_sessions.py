@@ -63,6 +63,13 @@ def test_sessions_are_found_by_their_state(staff: Staff, session: AuthSession, s
     assert state in text_of(staff.alice.get(page(session)))
 
 
+def test_a_session_that_its_service_refused_is_found_as_expired(staff: Staff, session: AuthSession) -> None:
+    AuthSession.objects.update(refused_at=timezone.now())
+    assert page(session) in text_of(staff.alice.get(LIST, {"state": "EXPIRED"}))
+    assert page(session) not in text_of(staff.alice.get(LIST, {"state": "READY"}))
+    assert "EXPIRED" in text_of(staff.alice.get(page(session)))
+
+
 def test_a_session_without_a_connection_is_pending(staff: Staff, session: AuthSession) -> None:
     AuthSession.objects.update(connection=None)
     assert page(session) in text_of(staff.alice.get(LIST, {"state": "PENDING"}))
