@@ -325,9 +325,9 @@ def test_a_schedule_of_nothing_never_fires(text: str) -> None:
     ],
 )
 def test_a_calendar_that_never_fires_again_says_so_soon(calendar: dict[str, Any]) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert clean({"calendars": [calendar]}).next_after(at("2026-01-01")) is None
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.1
 
 
 @pytest.mark.parametrize(
@@ -341,9 +341,9 @@ def test_a_calendar_that_never_fires_again_says_so_soon(calendar: dict[str, Any]
     ],
 )
 def test_a_firing_is_found_soon_however_far_it_is(calendar: dict[str, Any], expected: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert told({"calendars": [calendar], "timezone": "UTC"}, "2026-01-01T00:00", 1) == [expected]
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.1
 
 
 def test_a_hundred_calendars_that_hardly_ever_fire_are_cheap() -> None:
@@ -352,10 +352,10 @@ def test_a_hundred_calendars_that_hardly_ever_fire_are_cheap() -> None:
          "year": {"start": 1970 + one % 4, "end": 2199, "step": 4}}
         for one in range(100)
     ]  # fmt: skip
-    began = time.perf_counter()
+    began = time.process_time()
     schedule = clean({"calendars": rare, "timezone": "Africa/Casablanca"})
     assert len(next_firings(schedule, at("2026-01-01"), 50)) == 50
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_hundred_calendars_that_never_fire_are_cheap() -> None:
@@ -363,10 +363,10 @@ def test_a_hundred_calendars_that_never_fire_are_cheap() -> None:
         {"month": "FEBRUARY", "dayOfMonth": 30, "hour": one % 24, "year": {"start": 1970, "end": 2200 - one}}
         for one in range(100)
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     schedule = clean({"calendars": never})
     assert all(schedule.next_after(at("2026-01-01") + one * DAY) is None for one in range(20))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_what_is_given_twice_is_there_once() -> None:
@@ -498,9 +498,9 @@ def test_every_fault_is_told_at_once() -> None:
     ],
 )
 def test_a_schedule_made_to_hurt_is_refused_soon_and_briefly(given: dict[str, Any]) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(faults(given)) <= 100
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @settings(max_examples=200, deadline=None)
